@@ -1,0 +1,83 @@
+# Sets up what is missing, then runs or checks Keystead. `make` alone lists the targets.
+
+PYTHON ?= python3
+DATA   ?= .keystead
+JOBS   ?= 2
+ARGS   ?=
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+PIP   := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
+# A glob, because mypy refuses a folder that holds no Python file.
+TYPED := src tests $(wildcard tools/*.py)
+
+COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
+           --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(if $(UPGRADE),--upgrade)
+
+say = @printf '· %s\n'
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint types needs lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '%s\n' '' 'DATA=DIR    data folder of run, place of the temporary folders of test ($(DATA))' \
+	  'ONCE=1      run: stop after the tour' \
+	  'ARGS=...    test: more arguments for pytest, such as ARGS="-k house"' \
+	  'APT=1       test: install missing Debian packages (needs root)' \
+	  'UPGRADE=1   lock: take newer versions' \
+	  'PYTHON=...  the Python to build .venv with, 3.11 or newer ($(PYTHON))'
+
+# exec: Ctrl-C reaches the node itself. make fails when the node does, with make's own status 2.
+run: $(VENV)/.stamp-run  ## start the node on DATA, run the tour, serve until Ctrl-C
+	@exec $(BIN)/keystead up --data '$(DATA)' --tour $(if $(ONCE),--once) \
+	  --operator-token-file '$(DATA:%/=%)-operator.token'
+
+# A DATA given by hand may be another disk: the tests then keep their temporary folders there.
+test: lint types needs  ## check style and types, then run every test with coverage
+	$(say) 'tests'
+	@$(if $(filter-out file,$(origin DATA)),mkdir -p '$(DATA)' && PYTEST_DEBUG_TEMPROOT='$(DATA)') \
+	  $(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: $(VENV)/.stamp-dev  ## ruff: rules and format
+	$(say) 'lint'
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+
+types: $(VENV)/.stamp-dev  ## mypy, strict
+	$(say) 'types'
+	@$(BIN)/mypy --no-error-summary $(TYPED)
+
+needs:
+	@tools/apt_needs.sh
+
+lock: $(VENV)/.stamp-dev  ## pin requirements/*.in to requirements/*.txt, with hashes
+	$(say) 'requirements/runtime.txt'
+	@CUSTOM_COMPILE_COMMAND='make lock' $(COMPILE) -o requirements/runtime.txt \
+	  requirements/runtime.in requirements/build.in
+	$(say) 'requirements/dev.txt'
+	@CUSTOM_COMPILE_COMMAND='make lock' $(COMPILE) -o requirements/dev.txt requirements/dev.in
+
+clean:  ## remove .venv, caches and reports; data folders stay
+	rm -rf $(VENV) build dist src/*.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  printf '%s\n' 'Keystead needs Python 3.11 or newer, and $(PYTHON) is not.' \
+	    'Name one: make PYTHON=python3.12 ...' >&2; exit 1; }
+	$(say) 'creating $(VENV)'
+	@$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/.stamp-run: requirements/runtime.txt requirements/runtime.in pyproject.toml $(BIN)/python
+	$(say) 'installing requirements/runtime.txt'
+	@$(PIP) install --require-hashes -r requirements/runtime.txt
+	$(say) 'installing keystead from this checkout'
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.stamp-dev: requirements/dev.txt $(VENV)/.stamp-run
+	$(say) 'installing requirements/dev.txt'
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
