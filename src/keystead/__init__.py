@@ -1,4 +1,4 @@
-"""Keystead: a key-usage control plane. Private keys stay in one process; everybody else holds handles."""
+"""Keystead: a key-usage control plane. Keys stay in one process; everybody else holds handles."""
 
 __all__ = ["__version__"]
 

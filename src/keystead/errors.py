@@ -71,7 +71,7 @@ __all__ = [
 
 
 class KeysteadError(Exception):
-    """Root of the tree; ``code`` is the stable name on the wire, empty where there is no wire form."""
+    """Root of the tree; ``code`` is the stable name on the wire, empty where there is none."""
 
     code: ClassVar[str] = ""
     status: ClassVar[int] = 500
@@ -81,6 +81,7 @@ class KeysteadError(Exception):
         self.message = message
         self.hint = hint
         self.retry_after_s = retry_after_s
+        self.request_id = ""  # the node's own, where a client met the error as an answer
 
     def __str__(self) -> str:
         return f"{self.message}. {self.hint}" if self.hint else self.message
@@ -169,7 +170,7 @@ class NotFound(CallerError):
 
 
 class KeyStateError(CallerError):
-    """The version's lifecycle state does not allow this (NIST SP 800-57 Part 1 Rev. 5, section 7)."""
+    """The version's lifecycle state does not allow this (SP 800-57 Part 1 Rev. 5, section 7)."""
 
     code = "key_state"
     status = 409
@@ -221,7 +222,7 @@ class CustodyUnavailable(ServiceError):
 
 
 class LogUnavailable(ServiceError):
-    """The record of the use could not be made durable, so the result was withheld (invariant I2)."""
+    """The record of the use could not be made durable, so the result was withheld (I2)."""
 
     code = "log_unavailable"
 

@@ -1,0 +1,1 @@
+"""Pure rules of keys: purposes, algorithms, lifecycle, handles, framing, commit decisions."""

@@ -1,0 +1,408 @@
+"""What the inner processes need of the outside, with the guarantee that each port gives.
+
+Shells in ``custody``, ``store`` and ``net`` implement these; so do the fakes in ``testing``, and
+one contract suite a port runs on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import msgspec
+
+from keystead.keys.framing.data import (
+    Derive,
+    DeriveResult,
+    Mac,
+    MacResult,
+    UnwrapResult,
+    WrapResult,
+)
+from keystead.keys.model import Key, Principal, Version
+
+__all__ = [
+    "Clock",
+    "Custody",
+    "EpochRow",
+    "Guard",
+    "HandleRow",
+    "IdempotencyRow",
+    "Journal",
+    "Material",
+    "ObjectRow",
+    "OpenKey",
+    "Random",
+    "RecordRow",
+    "RecordsQuery",
+    "Registry",
+    "ReservationRow",
+    "Seal",
+    "Transaction",
+]
+
+
+class Clock(Protocol):
+    """Time. ``boottime_ms`` never goes back and counts suspended time (CLOCK_BOOTTIME)."""
+
+    def now_ms(self) -> int:
+        """Unix time in milliseconds; may jump; for people and expiries only."""
+        ...
+
+    def boottime_ms(self) -> int:
+        """Milliseconds since boot, for leases."""
+        ...
+
+
+class Random(Protocol):
+    """Bytes no one can predict (the operating system's generator)."""
+
+    def bytes(self, count: int) -> bytes:
+        """``count`` fresh bytes."""
+        ...
+
+
+# --- custody -------------------------------------------------------------------------------------
+
+
+class Seal(Protocol):
+    """What wraps the root key of software custody."""
+
+    kind: str
+
+    def open(self) -> bytearray:
+        """The 32-byte sealing key, the caller's to wipe.
+
+        Raises:
+            StartupError: missing or damaged; says where, and what to restore.
+        """
+        ...
+
+
+class Material(msgspec.Struct, frozen=True):
+    """Public parts of a new version and its sealed private part, as it may lie on a disk."""
+
+    public: tuple[bytes, ...]
+    sealed: bytes
+
+
+class OpenKey(Protocol):
+    """One version, opened. Calls are thread-safe; after :meth:`close` they raise.
+
+    All raise CustodyUnavailable when the custody fails, and never return a partial result.
+    """
+
+    def sign(self, message: bytes, *, prehashed: bool) -> tuple[bytes, ...]:
+        """One raw signature a component; ECDSA as DER."""
+        ...
+
+    def wrap(self, plaintext: bytes, info: bytes, aad: bytes) -> WrapResult:
+        """Encrypt under the subkey of ``info``, bound to ``aad``."""
+        ...
+
+    def unwrap(self, wrapped: str, info: bytes, aad: bytes) -> UnwrapResult:
+        """Decrypt; raises ContextMismatch when subkey or ``aad`` are others."""
+        ...
+
+    def derive(self, facts: Derive, info: bytes) -> DeriveResult:
+        """A secret under ``info``, deterministic."""
+        ...
+
+    def mac(self, facts: Mac, info: bytes) -> MacResult:
+        """HMAC under the subkey of ``info``; raises ContextMismatch if a given tag differs."""
+        ...
+
+    def close(self) -> None:
+        """Wipe what can be wiped."""
+        ...
+
+
+class Custody(Protocol):
+    """Where key material lives. It seals, opens and uses; it never gives a private key out."""
+
+    def new_tenant_key(self, tenant: str) -> bytes:
+        """A fresh key-encryption key of a tenant, sealed under the root key."""
+        ...
+
+    def generate(self, key: Key, number: int, algorithm: str, tenant_key: bytes) -> Material:
+        """A new version's material; may take seconds (RSA): call it off the loop."""
+        ...
+
+    def open(self, key: Key, version: Version, sealed: bytes, tenant_key: bytes) -> OpenKey:
+        """Open a version's material, bound to key id, number and purpose.
+
+        Raises:
+            CustodyUnavailable: it does not open: damaged, or another key's.
+        """
+        ...
+
+    def close(self) -> None:
+        """Wipe the root key; nothing opens any more."""
+        ...
+
+
+# --- registry and log ----------------------------------------------------------------------------
+
+
+class EpochRow(msgspec.Struct, frozen=True):
+    """The deployment's epoch and the digest over all authority rows, under the vault's MAC."""
+
+    epoch: int
+    root: bytes
+    mac: bytes
+
+
+class ObjectRow(msgspec.Struct, frozen=True):
+    """One row that carries authority: ``doc`` is msgpack; ``name`` is unique within ``kind``."""
+
+    kind: str
+    id: str
+    name: str
+    revision: int
+    epoch: int
+    doc: bytes
+    mac: bytes
+
+
+class HandleRow(msgspec.Struct, frozen=True):
+    """Whom a handle was issued to, under the vault's MAC."""
+
+    id: str
+    key_id: str
+    tenant: str
+    principal: str
+    issued_ms: int
+    mac: bytes
+
+
+class RecordRow(msgspec.Struct, frozen=True):
+    """One record: the exact body, its salt, entry and leaf hash, and what it is searched by."""
+
+    seq: int
+    time_ms: int
+    epoch: int
+    op: str
+    outcome: str
+    key_id: str
+    version: int
+    handle_id: str
+    principal: str
+    request_id: str
+    body: bytes
+    salt: bytes
+    entry: bytes
+    leaf: bytes
+
+
+class IdempotencyRow(msgspec.Struct, frozen=True):
+    """The outcome of a request under its idempotency key; ``result`` is None for secrets."""
+
+    scope: str
+    key: str
+    fingerprint: bytes
+    seq: int
+    result: bytes | None
+    receipt: bytes
+    expires_ms: int
+
+
+class ReservationRow(msgspec.Struct, frozen=True):
+    """Uses reserved for a best-effort key on one node (I2); open until ``closed``."""
+
+    id: str
+    node: str
+    key_id: str
+    epoch: int
+    count: int
+    expires_boot_ms: int
+    opened_seq: int
+    closed: bool
+
+
+class RecordsQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which records, newest first; what is None does not matter."""
+
+    key_id: str | None = None
+    handle_id: str | None = None
+    outcome: str | None = None
+    op: str | None = None
+    request_id: str | None = None
+    before: int | None = None
+    limit: int = 50
+
+
+class Registry(Protocol):
+    """Reads outside a commit: each call sees one consistent committed state, maybe a moment old.
+
+    All raise StateRolledBack if the store is not this deployment's, LogUnavailable if it fails.
+    """
+
+    def meta(self, name: str) -> bytes | None:
+        """A deployment-wide value (deployment id, sealed root)."""
+        ...
+
+    def epoch(self) -> EpochRow | None:
+        """The epoch row; None before the first start."""
+        ...
+
+    def objects(self) -> Iterable[ObjectRow]:
+        """All authority rows."""
+        ...
+
+    def material(self, key_id: str, version: int) -> bytes | None:
+        """A version's sealed material."""
+        ...
+
+    def tenant_key(self, tenant: str) -> bytes | None:
+        """A tenant's sealed key-encryption key."""
+        ...
+
+    def handle(self, handle_id: str) -> HandleRow | None:
+        """Whom a handle was issued to."""
+        ...
+
+    def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
+        """The outcome under an idempotency key."""
+        ...
+
+    def counter(self, key_id: str, name: str) -> bytes | None:
+        """A durable counter's state (ledger head, firmware version)."""
+        ...
+
+    def spent(self, link: str) -> int:
+        """Uses spent under a link of a handle's chain."""
+        ...
+
+    def records(self, query: RecordsQuery) -> list[RecordRow]:
+        """Records that match."""
+        ...
+
+    def records_from(self, seq: int, limit: int) -> list[RecordRow]:
+        """Records in order, from a sequence on."""
+        ...
+
+    def reservations_open(self, node: str) -> list[ReservationRow]:
+        """Reservations of a node that no record closes."""
+        ...
+
+    def last_sequence(self) -> int:
+        """The greatest sequence in the log, -1 if it is empty."""
+        ...
+
+
+class Transaction(Protocol):
+    """Reads and writes of one commit: serialisable against every other node's commits."""
+
+    def epoch(self) -> EpochRow:
+        """The epoch row as of this commit; epoch 0 before the first start."""
+        ...
+
+    def set_epoch(self, row: EpochRow) -> None:
+        """Replace the epoch row."""
+        ...
+
+    def objects_since(self, epoch: int) -> Iterable[ObjectRow]:
+        """Authority rows changed after an epoch."""
+        ...
+
+    def put_object(self, row: ObjectRow, *, previous_revision: int) -> None:
+        """Insert (previous 0) or replace; raises Conflict if the revision or name is taken."""
+        ...
+
+    def put_meta(self, name: str, value: bytes) -> None:
+        """Set a deployment-wide value, once."""
+        ...
+
+    def put_material(self, key_id: str, version: int, sealed: bytes | None) -> None:
+        """Keep a new version's sealed material; ``None`` erases it."""
+        ...
+
+    def put_tenant_key(self, tenant: str, sealed: bytes) -> None:
+        """Keep a new tenant's sealed key-encryption key."""
+        ...
+
+    def tenant_key(self, tenant: str) -> bytes | None:
+        """A tenant's sealed key-encryption key."""
+        ...
+
+    def put_handle(self, row: HandleRow) -> None:
+        """Keep whom a handle is issued to."""
+        ...
+
+    def last_sequence(self) -> int:
+        """The greatest sequence in the log, -1 if it is empty."""
+        ...
+
+    def append(self, rows: Sequence[RecordRow]) -> None:
+        """Add records; their sequences follow the last one's without a gap."""
+        ...
+
+    def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
+        """The outcome under an idempotency key."""
+        ...
+
+    def idempotent_count(self, scope: str) -> int:
+        """Idempotency keys kept of a scope."""
+        ...
+
+    def put_idempotent(self, rows: Sequence[IdempotencyRow]) -> None:
+        """Keep outcomes under their idempotency keys."""
+        ...
+
+    def prune_idempotent(self, now_ms: int, limit: int) -> int:
+        """Drop at most ``limit`` outcomes that have expired; how many were dropped."""
+        ...
+
+    def spent(self, link: str) -> int:
+        """Uses spent under a link of a handle's chain."""
+        ...
+
+    def put_spent(self, spent: dict[str, int]) -> None:
+        """Set the uses spent, by link."""
+        ...
+
+    def counter(self, key_id: str, name: str) -> bytes | None:
+        """A durable counter's state."""
+        ...
+
+    def put_counters(self, values: dict[tuple[str, str], bytes]) -> None:
+        """Set counters, by (key id, name)."""
+        ...
+
+    def put_reservation(self, row: ReservationRow) -> None:
+        """Open a reservation, or close the one of its id."""
+        ...
+
+
+class Journal(Protocol):
+    """The one writer: one transaction at a time, called from one thread.
+
+    A transaction is durable (fsync, or the database's commit) when its ``with`` block has ended
+    without an error; if it ends with one, nothing of it is applied, except that after
+    LogUnavailable it may have been: who asked must ask again under the same idempotency key.
+    """
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Begin; commit at the end of the block.
+
+        Raises:
+            LogUnavailable: full disk, failing disk, or database gone; nothing was released.
+        """
+        ...
+
+
+# --- authority -----------------------------------------------------------------------------------
+
+
+class Guard(Protocol):
+    """Decides who may do what; the vault asks it, never the front."""
+
+    def decide(self, principal: Principal, action: str, target: Key | None) -> None:
+        """Return if allowed.
+
+        Raises:
+            PermissionDenied: not this principal's to do.
+            ApprovalRequired: only with other people's approval.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The append-only log as pure values: record bodies, entries, leaf hashes."""
