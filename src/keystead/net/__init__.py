@@ -1,0 +1,1 @@
+"""Shells over the machine and the network: clocks, randomness, sockets."""

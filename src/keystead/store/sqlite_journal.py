@@ -1,0 +1,207 @@
+"""The one writer, behind the port ``Journal``, on SQLite: hot statements by the driver directly."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from keystead.errors import Conflict
+from keystead.ports import (
+    EpochRow,
+    HandleRow,
+    IdempotencyRow,
+    ObjectRow,
+    RecordRow,
+    ReservationRow,
+    Transaction,
+)
+from keystead.store.sqlite import connect, unavailable
+
+__all__ = ["SqliteJournal"]
+
+_APPEND = (
+    "INSERT INTO records (seq, time_ms, epoch, op, outcome, key_id, version, handle_id, principal,"
+    " request_id, body, salt, entry, leaf) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
+_PUT_IDEMPOTENT = (
+    "INSERT INTO idempotency (scope, key, fingerprint, seq, result, receipt, expires_ms)"
+    " VALUES (?,?,?,?,?,?,?)"
+)
+
+
+class SqliteJournal:
+    """One connection, one thread; the write lock is taken when a transaction begins."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect(path)
+
+    def close(self) -> None:
+        """Close the connection, after a checkpoint of the write-ahead log."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """One commit, durable when the block has ended.
+
+        Raises:
+            LogUnavailable: the database failed; whatever was not yet committed is rolled back.
+        """
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield _SqliteTransaction(connection)
+            connection.execute("COMMIT")
+        except sqlite3.Error as exc:
+            self._roll_back()
+            raise unavailable(exc) from exc
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        # Where even that fails the next BEGIN does too, so nothing is ever done on top of it.
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+class _SqliteTransaction:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute = connection.execute
+        self._many = connection.executemany
+
+    def epoch(self) -> EpochRow:
+        row = self._execute("SELECT epoch, root, mac FROM epoch WHERE id = 1").fetchone()
+        return EpochRow(*row) if row else EpochRow(0, b"", b"")
+
+    def set_epoch(self, row: EpochRow) -> None:
+        self._execute(
+            "INSERT INTO epoch (id, epoch, root, mac) VALUES (1,?,?,?) ON CONFLICT (id) DO UPDATE"
+            " SET epoch = excluded.epoch, root = excluded.root, mac = excluded.mac",
+            (row.epoch, row.root, row.mac),
+        )
+
+    def objects_since(self, epoch: int) -> Iterable[ObjectRow]:
+        sql = "SELECT kind, id, name, revision, epoch, doc, mac FROM objects WHERE epoch > ?"
+        return [ObjectRow(*row) for row in self._execute(sql, (epoch,))]
+
+    def put_object(self, row: ObjectRow, *, previous_revision: int) -> None:
+        try:
+            if previous_revision == 0:
+                self._execute(
+                    "INSERT INTO objects (kind, id, name, revision, epoch, doc, mac)"
+                    " VALUES (?,?,?,?,?,?,?)",
+                    msgspec.structs.astuple(row),
+                )
+                return
+            done = self._execute(
+                "UPDATE objects SET name = ?, revision = ?, epoch = ?, doc = ?, mac = ?"
+                " WHERE kind = ? AND id = ? AND revision = ?",
+                (
+                    row.name,
+                    row.revision,
+                    row.epoch,
+                    row.doc,
+                    row.mac,
+                    row.kind,
+                    row.id,
+                    previous_revision,
+                ),
+            )
+        except sqlite3.IntegrityError as exc:
+            raise Conflict(f"there is a {row.kind} named {row.name} already") from exc
+        if done.rowcount != 1:
+            raise Conflict(f"{row.kind} {row.name} has changed meanwhile")
+
+    def put_meta(self, name: str, value: bytes) -> None:
+        self._execute("INSERT INTO meta (name, value) VALUES (?,?)", (name, value))
+
+    def put_material(self, key_id: str, version: int, sealed: bytes | None) -> None:
+        if sealed is None:
+            self._execute(
+                "DELETE FROM materials WHERE key_id = ? AND version = ?", (key_id, version)
+            )
+        else:
+            self._execute(
+                "INSERT INTO materials (key_id, version, sealed) VALUES (?,?,?)",
+                (key_id, version, sealed),
+            )
+
+    def put_tenant_key(self, tenant: str, sealed: bytes) -> None:
+        self._execute("INSERT INTO tenant_keys (tenant, sealed) VALUES (?,?)", (tenant, sealed))
+
+    def tenant_key(self, tenant: str) -> bytes | None:
+        row = self._execute("SELECT sealed FROM tenant_keys WHERE tenant = ?", (tenant,)).fetchone()
+        return row[0] if row else None
+
+    def put_handle(self, row: HandleRow) -> None:
+        self._execute(
+            "INSERT INTO handles (id, key_id, tenant, principal, issued_ms, mac)"
+            " VALUES (?,?,?,?,?,?)",
+            msgspec.structs.astuple(row),
+        )
+
+    def last_sequence(self) -> int:
+        return int(self._execute("SELECT coalesce(max(seq), -1) FROM records").fetchone()[0])
+
+    def append(self, rows: Sequence[RecordRow]) -> None:
+        self._many(_APPEND, map(msgspec.structs.astuple, rows))
+
+    def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
+        row = self._execute(
+            "SELECT scope, key, fingerprint, seq, result, receipt, expires_ms FROM idempotency"
+            " WHERE scope = ? AND key = ?",
+            (scope, key),
+        ).fetchone()
+        return IdempotencyRow(*row) if row else None
+
+    def idempotent_count(self, scope: str) -> int:
+        row = self._execute("SELECT count(*) FROM idempotency WHERE scope = ?", (scope,)).fetchone()
+        return int(row[0])
+
+    def put_idempotent(self, rows: Sequence[IdempotencyRow]) -> None:
+        self._many(_PUT_IDEMPOTENT, map(msgspec.structs.astuple, rows))
+
+    def prune_idempotent(self, now_ms: int, limit: int) -> int:
+        done = self._execute(
+            "DELETE FROM idempotency WHERE (scope, key) IN"
+            " (SELECT scope, key FROM idempotency WHERE expires_ms <= ? LIMIT ?)",
+            (now_ms, limit),
+        )
+        return done.rowcount
+
+    def spent(self, link: str) -> int:
+        row = self._execute("SELECT uses FROM spent WHERE link = ?", (link,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def put_spent(self, spent: dict[str, int]) -> None:
+        self._many(
+            "INSERT INTO spent (link, uses) VALUES (?,?)"
+            " ON CONFLICT (link) DO UPDATE SET uses = excluded.uses",
+            spent.items(),
+        )
+
+    def counter(self, key_id: str, name: str) -> bytes | None:
+        row = self._execute(
+            "SELECT value FROM counters WHERE key_id = ? AND name = ?", (key_id, name)
+        ).fetchone()
+        return row[0] if row else None
+
+    def put_counters(self, values: dict[tuple[str, str], bytes]) -> None:
+        self._many(
+            "INSERT INTO counters (key_id, name, value) VALUES (?,?,?)"
+            " ON CONFLICT (key_id, name) DO UPDATE SET value = excluded.value",
+            ((key_id, name, value) for (key_id, name), value in values.items()),
+        )
+
+    def put_reservation(self, row: ReservationRow) -> None:
+        self._execute(
+            "INSERT INTO reservations (id, node, key_id, epoch, count, expires_boot_ms, opened_seq,"
+            " closed) VALUES (?,?,?,?,?,?,?,?)"
+            " ON CONFLICT (id) DO UPDATE SET closed = excluded.closed",
+            msgspec.structs.astuple(row),
+        )

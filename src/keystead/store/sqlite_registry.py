@@ -1,0 +1,141 @@
+"""Reads outside the commit, behind the port ``Registry``, on SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from keystead.ports import (
+    EpochRow,
+    HandleRow,
+    IdempotencyRow,
+    ObjectRow,
+    RecordRow,
+    RecordsQuery,
+    ReservationRow,
+)
+from keystead.store.sqlite import connect, unavailable
+
+__all__ = ["SqliteRegistry"]
+
+_RECORD_COLUMNS = (
+    "seq, time_ms, epoch, op, outcome, key_id, version, handle_id, principal, request_id,"
+    " body, salt, entry, leaf"
+)
+
+
+class SqliteRegistry:
+    """One read-only connection, used from one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = connect(path, read_only=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _one(self, sql: str, *values: object) -> Any:  # noqa: ANN401  a row of the driver's
+        try:
+            return self._connection.execute(sql, values).fetchone()
+        except sqlite3.Error as exc:
+            raise unavailable(exc) from exc
+
+    def _all(self, sql: str, values: Iterable[object] = ()) -> list[Any]:
+        try:
+            return self._connection.execute(sql, tuple(values)).fetchall()
+        except sqlite3.Error as exc:
+            raise unavailable(exc) from exc
+
+    def meta(self, name: str) -> bytes | None:
+        """A deployment-wide value."""
+        row = self._one("SELECT value FROM meta WHERE name = ?", name)
+        return row[0] if row else None
+
+    def epoch(self) -> EpochRow | None:
+        """The epoch row."""
+        row = self._one("SELECT epoch, root, mac FROM epoch WHERE id = 1")
+        return EpochRow(*row) if row else None
+
+    def objects(self) -> Iterable[ObjectRow]:
+        """All authority rows."""
+        sql = "SELECT kind, id, name, revision, epoch, doc, mac FROM objects"
+        return [ObjectRow(*row) for row in self._all(sql)]
+
+    def material(self, key_id: str, version: int) -> bytes | None:
+        """A version's sealed material."""
+        row = self._one(
+            "SELECT sealed FROM materials WHERE key_id = ? AND version = ?", key_id, version
+        )
+        return row[0] if row else None
+
+    def tenant_key(self, tenant: str) -> bytes | None:
+        """A tenant's sealed key-encryption key."""
+        row = self._one("SELECT sealed FROM tenant_keys WHERE tenant = ?", tenant)
+        return row[0] if row else None
+
+    def handle(self, handle_id: str) -> HandleRow | None:
+        """Whom a handle was issued to."""
+        row = self._one(
+            "SELECT id, key_id, tenant, principal, issued_ms, mac FROM handles WHERE id = ?",
+            handle_id,
+        )
+        return HandleRow(*row) if row else None
+
+    def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
+        """The outcome under an idempotency key."""
+        row = self._one(
+            "SELECT scope, key, fingerprint, seq, result, receipt, expires_ms FROM idempotency"
+            " WHERE scope = ? AND key = ?",
+            scope,
+            key,
+        )
+        return IdempotencyRow(*row) if row else None
+
+    def counter(self, key_id: str, name: str) -> bytes | None:
+        """A durable counter's state."""
+        row = self._one("SELECT value FROM counters WHERE key_id = ? AND name = ?", key_id, name)
+        return row[0] if row else None
+
+    def spent(self, link: str) -> int:
+        """Uses spent under a link."""
+        row = self._one("SELECT uses FROM spent WHERE link = ?", link)
+        return int(row[0]) if row else 0
+
+    def records(self, query: RecordsQuery) -> list[RecordRow]:
+        """Records that match, newest first."""
+        wanted = {
+            "key_id": query.key_id,
+            "handle_id": query.handle_id,
+            "outcome": query.outcome,
+            "op": query.op,
+            "request_id": query.request_id,
+        }
+        terms = [f"{column} = ?" for column, value in wanted.items() if value is not None]
+        values: list[object] = [value for value in wanted.values() if value is not None]
+        if query.before is not None:
+            terms.append("seq < ?")
+            values.append(query.before)
+        where = f" WHERE {' AND '.join(terms)}" if terms else ""
+        sql = f"SELECT {_RECORD_COLUMNS} FROM records{where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  columns are constants, values are bound
+        return [RecordRow(*row) for row in self._all(sql, [*values, query.limit])]
+
+    def records_from(self, seq: int, limit: int) -> list[RecordRow]:
+        """Records in order from a sequence on."""
+        sql = f"SELECT {_RECORD_COLUMNS} FROM records WHERE seq >= ? ORDER BY seq LIMIT ?"  # noqa: S608  columns are constants
+        return [RecordRow(*row) for row in self._all(sql, (seq, limit))]
+
+    def reservations_open(self, node: str) -> list[ReservationRow]:
+        """Reservations of a node that are not closed."""
+        sql = (
+            "SELECT id, node, key_id, epoch, count, expires_boot_ms, opened_seq, closed"
+            " FROM reservations WHERE node = ? AND closed = 0"
+        )
+        return [
+            ReservationRow(*(*values, bool(closed))) for *values, closed in self._all(sql, (node,))
+        ]
+
+    def last_sequence(self) -> int:
+        """The greatest sequence, -1 if there is none."""
+        return int(self._one("SELECT coalesce(max(seq), -1) FROM records")[0])

@@ -1,0 +1,1 @@
+"""Fakes that are real implementations of the ports, and the contract suites that back ends run."""

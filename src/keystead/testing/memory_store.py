@@ -1,0 +1,295 @@
+"""Journal and registry in memory: all that their ports promise, on a disk that is a value.
+
+Faults come in both forms: a commit that fails and was not applied, and one that was applied and is
+reported as failed, as when the connection to a database breaks while it commits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+from keystead.errors import Conflict, LogUnavailable
+from keystead.ports import (
+    EpochRow,
+    HandleRow,
+    IdempotencyRow,
+    ObjectRow,
+    RecordRow,
+    RecordsQuery,
+    ReservationRow,
+    Transaction,
+)
+
+__all__ = ["Fault", "MemoryDisk", "MemoryStore", "Tables"]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class Fault(StrEnum):
+    """How a commit fails."""
+
+    NOT_APPLIED = "not applied"
+    APPLIED = "applied but reported as failed"
+
+
+class Tables(msgspec.Struct, frozen=True, kw_only=True):
+    """One committed state. Its dictionaries are never changed: a commit puts new ones in place."""
+
+    epoch: EpochRow | None = None
+    meta: dict[str, bytes] = {}
+    objects: dict[tuple[str, str], ObjectRow] = {}
+    materials: dict[tuple[str, int], bytes] = {}
+    tenant_keys: dict[str, bytes] = {}
+    handles: dict[str, HandleRow] = {}
+    records: dict[int, RecordRow] = {}
+    idempotency: dict[tuple[str, str], IdempotencyRow] = {}
+    spent: dict[str, int] = {}
+    counters: dict[tuple[str, str], bytes] = {}
+    reservations: dict[str, ReservationRow] = {}
+
+
+class MemoryDisk:
+    """What survives a process: two stores on one disk are a node before and after, or two nodes.
+
+    ``tables``: the committed state. A test may put another here, as whoever can write a database.
+    """
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.writing = threading.Lock()
+
+
+class MemoryStore:
+    """Behind the ports ``Journal`` and ``Registry``; safe from any number of threads.
+
+    ``before_commit``: called in the committing thread when a block has ended without an error;
+    it may wait, which holds up the commit as a slow disk does. ``down``: while it is set, nothing
+    can be begun or read.
+    """
+
+    def __init__(self, disk: MemoryDisk | None = None) -> None:
+        self.disk = disk or MemoryDisk()
+        self.before_commit: Callable[[], None] | None = None
+        self.down = False
+        self._faults: deque[Fault] = deque()
+        self._writer: int | None = None
+
+    def fail_next(self, *faults: Fault) -> None:
+        """The next commits fail, each in its way."""
+        self._faults.extend(faults)
+
+    # --- the journal -------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """One commit; whoever comes second waits.
+
+        Raises:
+            LogUnavailable: by a fault, or because this thread has a transaction open.
+        """
+        if self.down or self._writer == threading.get_ident():
+            raise _unavailable("the transaction could not begin")
+        with self.disk.writing:
+            self._writer = threading.get_ident()
+            try:
+                transaction = _MemoryTransaction(self.disk.tables)
+                yield transaction
+                self._commit(transaction.tables)
+            finally:
+                self._writer = None
+
+    def _commit(self, tables: Tables) -> None:
+        if self.before_commit is not None:
+            self.before_commit()
+        fault = self._faults.popleft() if self._faults else None
+        if fault is not Fault.NOT_APPLIED:
+            self.disk.tables = tables
+        if fault is not None:
+            raise _unavailable(f"the commit failed ({fault})")
+
+    # --- the registry ------------------------------------------------------------------------
+
+    def _read(self) -> Tables:
+        if self.down:
+            raise _unavailable("the registry does not answer")
+        return self.disk.tables
+
+    def meta(self, name: str) -> bytes | None:
+        """A deployment-wide value."""
+        return self._read().meta.get(name)
+
+    def epoch(self) -> EpochRow | None:
+        """The epoch row."""
+        return self._read().epoch
+
+    def objects(self) -> Iterable[ObjectRow]:
+        """All authority rows."""
+        return list(self._read().objects.values())
+
+    def material(self, key_id: str, version: int) -> bytes | None:
+        """A version's sealed material."""
+        return self._read().materials.get((key_id, version))
+
+    def tenant_key(self, tenant: str) -> bytes | None:
+        """A tenant's sealed key-encryption key."""
+        return self._read().tenant_keys.get(tenant)
+
+    def handle(self, handle_id: str) -> HandleRow | None:
+        """Whom a handle was issued to."""
+        return self._read().handles.get(handle_id)
+
+    def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
+        """The outcome under an idempotency key."""
+        return self._read().idempotency.get((scope, key))
+
+    def counter(self, key_id: str, name: str) -> bytes | None:
+        """A durable counter's state."""
+        return self._read().counters.get((key_id, name))
+
+    def spent(self, link: str) -> int:
+        """Uses spent under a link."""
+        return self._read().spent.get(link, 0)
+
+    def records(self, query: RecordsQuery) -> list[RecordRow]:
+        """Records that match, newest first."""
+        columns = ("key_id", "handle_id", "outcome", "op", "request_id")
+        wanted = {column: getattr(query, column) for column in columns}
+        rows = sorted(self._read().records.items(), reverse=True)
+        found = (
+            row
+            for seq, row in rows
+            if (query.before is None or seq < query.before)
+            and all(value in (None, getattr(row, column)) for column, value in wanted.items())
+        )
+        return [row for row, _ in zip(found, range(query.limit), strict=False)]
+
+    def records_from(self, seq: int, limit: int) -> list[RecordRow]:
+        """Records in order from a sequence on."""
+        records = self._read().records
+        return [records[number] for number in sorted(records) if number >= seq][:limit]
+
+    def reservations_open(self, node: str) -> list[ReservationRow]:
+        """Reservations of a node that are not closed."""
+        rows = self._read().reservations.values()
+        return [row for row in rows if row.node == node and not row.closed]
+
+    def last_sequence(self) -> int:
+        """The greatest sequence, -1 if there is none."""
+        return max(self._read().records, default=-1)
+
+
+class _MemoryTransaction:
+    """Writes make new dictionaries, so what was committed stays as it was whatever happens here."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    def _change(self, **tables: object) -> None:
+        self.tables = msgspec.structs.replace(self.tables, **tables)
+
+    def epoch(self) -> EpochRow:
+        return self.tables.epoch or EpochRow(0, b"", b"")
+
+    def set_epoch(self, row: EpochRow) -> None:
+        self._change(epoch=row)
+
+    def objects_since(self, epoch: int) -> Iterable[ObjectRow]:
+        return [row for row in self.tables.objects.values() if row.epoch > epoch]
+
+    def put_object(self, row: ObjectRow, *, previous_revision: int) -> None:
+        objects = self.tables.objects
+        at = (row.kind, row.id)
+        there = objects.get(at)
+        if previous_revision != (there.revision if there else 0):
+            raise Conflict(f"{row.kind} {row.name} has changed meanwhile")
+        if any(
+            (other.kind, other.name) == (row.kind, row.name) and other.id != row.id
+            for other in objects.values()
+        ):
+            raise Conflict(f"there is a {row.kind} named {row.name} already")
+        self._change(objects={**objects, at: row})
+
+    def put_meta(self, name: str, value: bytes) -> None:
+        self._change(meta=_inserted(self.tables.meta, {name: value}))
+
+    def put_material(self, key_id: str, version: int, sealed: bytes | None) -> None:
+        at, materials = (key_id, version), self.tables.materials
+        if sealed is None:
+            self._change(materials={key: value for key, value in materials.items() if key != at})
+        else:
+            self._change(materials=_inserted(materials, {at: sealed}))
+
+    def put_tenant_key(self, tenant: str, sealed: bytes) -> None:
+        self._change(tenant_keys=_inserted(self.tables.tenant_keys, {tenant: sealed}))
+
+    def tenant_key(self, tenant: str) -> bytes | None:
+        return self.tables.tenant_keys.get(tenant)
+
+    def put_handle(self, row: HandleRow) -> None:
+        self._change(handles=_inserted(self.tables.handles, {row.id: row}))
+
+    def last_sequence(self) -> int:
+        return max(self.tables.records, default=-1)
+
+    def append(self, rows: Sequence[RecordRow]) -> None:
+        new = {row.seq: row for row in rows}
+        if len(new) != len(rows):
+            raise _unavailable("a sequence is there twice")
+        self._change(records=_inserted(self.tables.records, new))
+
+    def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
+        return self.tables.idempotency.get((scope, key))
+
+    def idempotent_count(self, scope: str) -> int:
+        return sum(row.scope == scope for row in self.tables.idempotency.values())
+
+    def put_idempotent(self, rows: Sequence[IdempotencyRow]) -> None:
+        new = {(row.scope, row.key): row for row in rows}
+        if len(new) != len(rows):
+            raise _unavailable("an idempotency key is there twice")
+        self._change(idempotency=_inserted(self.tables.idempotency, new))
+
+    def prune_idempotent(self, now_ms: int, limit: int) -> int:
+        rows = self.tables.idempotency
+        gone = {at for at, row in rows.items() if row.expires_ms <= now_ms}
+        gone = set(sorted(gone)[:limit])
+        self._change(idempotency={at: row for at, row in rows.items() if at not in gone})
+        return len(gone)
+
+    def spent(self, link: str) -> int:
+        return self.tables.spent.get(link, 0)
+
+    def put_spent(self, spent: dict[str, int]) -> None:
+        self._change(spent=self.tables.spent | spent)
+
+    def counter(self, key_id: str, name: str) -> bytes | None:
+        return self.tables.counters.get((key_id, name))
+
+    def put_counters(self, values: dict[tuple[str, str], bytes]) -> None:
+        self._change(counters=self.tables.counters | values)
+
+    def put_reservation(self, row: ReservationRow) -> None:
+        rows = self.tables.reservations
+        there = rows.get(row.id)
+        if there is not None:
+            row = msgspec.structs.replace(there, closed=row.closed)
+        self._change(reservations=rows | {row.id: row})
+
+
+def _inserted(table: dict[_K, _V], rows: dict[_K, _V]) -> dict[_K, _V]:
+    taken = table.keys() & rows.keys()
+    if taken:
+        raise _unavailable(f"a row of this name is there already: {min(map(repr, taken))}")
+    return table | rows
+
+
+def _unavailable(what: str) -> LogUnavailable:
+    return LogUnavailable(what, hint="Send it again, under the same idempotency key")

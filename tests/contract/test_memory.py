@@ -1,0 +1,25 @@
+"""The journal contract on the store in memory."""
+
+import pytest
+
+from keystead.testing.contracts.journal import JournalContract
+from keystead.testing.memory_store import Fault, MemoryStore
+
+
+class MemoryBench:
+    """A store in memory; what survives a crash is its disk."""
+
+    def __init__(self) -> None:
+        self.journal = self.registry = MemoryStore()
+
+    def reopen(self) -> None:
+        self.journal = self.registry = MemoryStore(self.journal.disk)
+
+    def fail_next_commit(self, *, applied: bool) -> None:
+        self.journal.fail_next(Fault.APPLIED if applied else Fault.NOT_APPLIED)
+
+
+class TestMemory(JournalContract):
+    @pytest.fixture(autouse=True)
+    def _on_the_bench(self) -> None:
+        self.bench = MemoryBench()

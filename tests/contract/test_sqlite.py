@@ -1,0 +1,70 @@
+"""The journal contract on SQLite, with its commits made to fail in both forms."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keystead.store.migrate import migrate_sqlite
+from keystead.store.sqlite_journal import SqliteJournal
+from keystead.store.sqlite_registry import SqliteRegistry
+from keystead.testing.contracts.journal import JournalContract
+
+
+class FailingConnection:
+    """Its next COMMIT reports a failing disk: before it was carried out, or after."""
+
+    def __init__(self, real: sqlite3.Connection) -> None:
+        self.real = real
+        self.applied: bool | None = None
+
+    def execute(self, sql: str, *values: Any) -> object:  # noqa: ANN401  as the driver's
+        if sql != "COMMIT" or self.applied is None:
+            return self.real.execute(sql, *values)
+        applied, self.applied = self.applied, None
+        if applied:
+            self.real.execute(sql)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  whatever else a connection has
+        return getattr(self.real, name)
+
+
+class SqliteBench:
+    def __init__(self, path: Path) -> None:
+        migrate_sqlite(path)
+        self.path = path
+        self._open()
+
+    def _open(self) -> None:
+        self.journal = SqliteJournal(self.path)
+        self.registry = SqliteRegistry(self.path)
+        self.connection = FailingConnection(self.journal._connection)  # noqa: SLF001  the seam
+        self.journal._connection = self.connection  # type: ignore[assignment]  # noqa: SLF001  the seam
+
+    def reopen(self) -> None:
+        """Open what a crash would leave: the files as they are, before anything is closed."""
+        crashed = self.path.with_name("crashed-" + self.path.name)
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{self.path}{suffix}", f"{crashed}{suffix}")
+        self.close()
+        self.path = crashed
+        self._open()
+
+    def close(self) -> None:
+        self.registry.close()
+        self.journal.close()
+
+    def fail_next_commit(self, *, applied: bool) -> None:
+        self.connection.applied = applied
+
+
+class TestSqlite(JournalContract):
+    @pytest.fixture(autouse=True)
+    def _on_the_bench(self, tmp_path: Path) -> Iterator[None]:
+        self.bench = bench = SqliteBench(tmp_path / "registry.db")
+        yield
+        bench.close()
