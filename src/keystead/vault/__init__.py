@@ -1,0 +1,1 @@
+"""The one process that holds keys: checks, frames, does, commits, and only then answers."""

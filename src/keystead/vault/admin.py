@@ -1,0 +1,432 @@
+"""Admin commands: who asks, may they, then one change in one commit under the next epoch."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from keystead import limits
+from keystead.errors import (
+    Conflict,
+    InvariantViolation,
+    KeysteadError,
+    MalformedRequest,
+    NotFound,
+    Unauthenticated,
+)
+from keystead.frames.messages import Admin as AdminRequest
+from keystead.frames.messages import Answer, Done, Receipt, Refused
+from keystead.keys.administration import check_reason, moved, new_generation
+from keystead.keys.caveats import Caveat, NotAfter
+from keystead.keys.commands import (
+    Command,
+    CreateKey,
+    HandleInfo,
+    IssuedHandle,
+    IssueHandle,
+    KeyInfo,
+    ListKeys,
+    ListRecords,
+    MoveVersion,
+    RecordInfo,
+    RevokedLink,
+    RevokeHandle,
+    RevokeKeyHandles,
+    ShowHandle,
+    ShowKey,
+)
+from keystead.keys.handles import Body, issue
+from keystead.keys.lifecycle import Move
+from keystead.keys.model import Key, Principal, check_name
+from keystead.keys.narrowing import caveats_of
+from keystead.keys.purposes import PURPOSES
+from keystead.ports import Clock, Guard, HandleRow, Random, RecordsQuery, Registry, Transaction
+from keystead.translog.entries import SALT_BYTES, Draft
+from keystead.vault.authority import Revocation, Snapshot, key_row, object_row
+from keystead.vault.committer import Applied, Change, Committed, Committer, Pending
+from keystead.vault.describe import key_info, record_info
+from keystead.vault.faults import fault
+from keystead.vault.macs import VaultSecrets
+from keystead.vault.making import KeyMaker, Made, commit_made
+from keystead.vault.reservations import Reservations
+from keystead.vault.standing import Standing
+
+__all__ = ["Administration"]
+
+_HANDLE_ID_BYTES = 12
+_LINK_CHARS = 32
+_TTL_MAX_S = 10 * 366 * 24 * 3600
+_COMMAND = msgspec.msgpack.Decoder(Command)
+
+Reply = Callable[[Answer], None]
+Apply = Callable[[Transaction, Snapshot, int, int], Applied]
+
+
+class Administration:
+    """All methods run on the loop."""
+
+    def __init__(  # noqa: PLR0913  the services a change passes through
+        self,
+        *,
+        standing: Standing,
+        guard: Guard,
+        secrets: VaultSecrets,
+        registry: Registry,
+        committer: Committer,
+        reservations: Reservations,
+        maker: KeyMaker,
+        clock: Clock,
+        random: Random,
+        loop: asyncio.AbstractEventLoop,
+        next_request_id: Callable[[], str],
+    ) -> None:
+        self._standing = standing
+        self._guard = guard
+        self._secrets = secrets
+        self._registry = registry
+        self._committer = committer
+        self._reservations = reservations
+        self._maker = maker
+        self._clock = clock
+        self._random = random
+        self._loop = loop
+        self._next_request_id = next_request_id
+
+    def begin(self, request: AdminRequest, reply: Reply) -> None:
+        """Do one command; ``reply`` is called once, now or later."""
+        asked = _Asked(request.id, reply, self._next_request_id())
+        try:
+            self._standing.check()
+            asked.principal = self._authenticate(request.token)
+            asked.command = command = _decode(request.command)
+            target = self._target(command)
+            self._guard.decide(asked.principal, _tag(command), target)
+            self._dispatch(asked, command, target)
+        except KeysteadError as refusal:
+            self._deny(asked, refusal)
+        except Exception as exc:  # noqa: BLE001  a fault of ours is answered too
+            self._deny(asked, fault(exc))
+
+    def _authenticate(self, token: str) -> Principal:
+        digest = hashlib.sha256(token.encode()).digest()
+        credential = self._standing.snapshot.credentials.get(digest)
+        if credential is None:
+            raise Unauthenticated(
+                "the token is not one this deployment knows",
+                hint="It was shown once, at the first start: set KEYSTEAD_TOKEN to it",
+            )
+        return credential.principal
+
+    def _target(self, command: Command) -> Key | None:
+        match command:
+            case ShowKey(name=name) | MoveVersion(name=name):
+                return self._standing.snapshot.named(name)
+            case IssueHandle(key=name) | RevokeKeyHandles(key=name):
+                return self._standing.snapshot.named(name)
+            case _:
+                return None
+
+    def _dispatch(self, asked: _Asked, command: Command, target: Key | None) -> None:
+        match command:
+            case CreateKey():
+                self._create(asked, command)
+            case IssueHandle() if target is not None:
+                self._issue(asked, command, target)
+            case MoveVersion() | RevokeHandle() | RevokeKeyHandles():
+                self._change(asked, partial(self._apply_stop, asked, command))
+            case ListKeys():
+                asked.done(self._list(command))
+            case ShowKey() if target is not None:
+                asked.done(key_info(target))
+            case ShowHandle():
+                asked.done(self._handle_info(command.handle_id))
+            case ListRecords():
+                asked.done(self._records(command))
+            case _:
+                raise InvariantViolation("a command has no way to be done")
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def _list(self, command: ListKeys) -> list[KeyInfo]:
+        _check_limit(command.limit)
+        snapshot = self._standing.snapshot
+        names = sorted(name for name in snapshot.names if name > command.after)
+        keys = (snapshot.named(name) for name in names)
+        chosen = [
+            key
+            for key in keys
+            if command.tenant in (None, key.tenant) and command.purpose in (None, key.purpose)
+        ]
+        return [key_info(key) for key in chosen[: command.limit]]
+
+    def _handle_info(self, handle_id: str) -> HandleInfo:
+        row = self._registry.handle(handle_id)
+        if row is None:
+            raise NotFound(f"no handle {handle_id[:64]!r} was issued")
+        self._secrets.check_handle(row)
+        snapshot = self._standing.snapshot
+        return HandleInfo(
+            handle_id=row.id,
+            key=snapshot.key(row.key_id).name,
+            tenant=row.tenant,
+            principal=row.principal,
+            issued_ms=row.issued_ms,
+        )
+
+    def _records(self, command: ListRecords) -> list[RecordInfo]:
+        _check_limit(command.limit)
+        key_id = self._standing.snapshot.named(command.key).id if command.key else None
+        rows = self._registry.records(
+            RecordsQuery(
+                key_id=key_id,
+                handle_id=command.handle_id,
+                outcome=command.outcome,
+                op=command.operation,
+                request_id=command.request_id,
+                before=command.before,
+                limit=command.limit,
+            )
+        )
+        return [record_info(row) for row in rows]
+
+    # --- changing ----------------------------------------------------------------------------
+
+    def _create(self, asked: _Asked, command: CreateKey) -> None:
+        key, algorithm = self._maker.draft(command)
+        if key.name in self._standing.snapshot.names:
+            raise Conflict(
+                f"there is a key named {key.name} already",
+                hint="Names are for life; choose another, or use the key that there is",
+            )
+        tenant_key = self._maker.tenant_key(key.tenant)
+        future = self._loop.run_in_executor(None, self._maker.make, key, algorithm, tenant_key)
+        future.add_done_callback(partial(self._made, asked))
+
+    def _made(self, asked: _Asked, future: asyncio.Future[Made]) -> None:
+        try:
+            made = future.result()
+            draft = self._draft(asked)
+
+            def apply(tx: Transaction, snapshot: Snapshot, epoch: int, _seq: int) -> Applied:
+                return commit_made(
+                    made, draft, self._secrets, tx=tx, snapshot=snapshot, epoch=epoch
+                )
+
+            self._change(asked, apply, key_info)
+        except KeysteadError as refusal:
+            self._deny(asked, refusal)
+        except Exception as exc:  # noqa: BLE001  a fault of ours is answered too
+            self._deny(asked, fault(exc))
+
+    def _issue(self, asked: _Asked, command: IssueHandle, key: Key) -> None:
+        check_name(command.principal, "principal")
+        now_ms = self._clock.now_ms()
+        caveats: tuple[Caveat, ...] = caveats_of(command.narrowing)
+        if command.ttl_s is not None:
+            if not 1 <= command.ttl_s <= _TTL_MAX_S:
+                raise MalformedRequest(f"expected ttl_s from 1 to {_TTL_MAX_S}")
+            caveats = (NotAfter(now_ms + command.ttl_s * 1000), *caveats)
+        body = Body(
+            key_id=key.id,
+            purpose=key.purpose,
+            operations=command.operations or _operations(key),
+            handle_id="h" + self._random.bytes(_HANDLE_ID_BYTES).hex(),
+            generation=key.generation,
+        )
+        handle = issue(self._secrets.handle_root(key.id, key.generation), body, caveats)
+        row = HandleRow(body.handle_id, key.id, key.tenant, command.principal, now_ms, b"")
+        row = msgspec.structs.replace(row, mac=self._secrets.handle_mac(row))
+        issued = IssuedHandle(
+            token=handle.reveal(),
+            handle_id=body.handle_id,
+            link=handle.chain_id,
+            key=key.name,
+            purpose=str(key.purpose),
+            operations=body.operations,
+            principal=command.principal,
+        )
+        draft = msgspec.structs.replace(
+            self._draft(asked, key),
+            handle=body.handle_id,
+            link=handle.chain_id,
+            detail=f"to {command.principal}",
+        )
+
+        def apply(tx: Transaction, snapshot: Snapshot, _epoch: int, _seq: int) -> Applied:
+            if snapshot.key(key.id).generation != key.generation:
+                raise Conflict("the key's handles were revoked meanwhile", hint="Ask again")
+            tx.put_handle(row)
+            return Applied(drafts=(draft,), value=issued)
+
+        self._change(asked, apply)
+
+    def _apply_stop(
+        self,
+        asked: _Asked,
+        command: MoveVersion | RevokeHandle | RevokeKeyHandles,
+        tx: Transaction,
+        snapshot: Snapshot,
+        epoch: int,
+        _seq: int,
+    ) -> Applied:
+        if isinstance(command, RevokeHandle):
+            return self._revoke_link(asked, command, snapshot, epoch)
+        if isinstance(command, RevokeKeyHandles):
+            check_reason(command.reason)
+            before = snapshot.named(command.key)
+            after, detail = new_generation(before, epoch=epoch), ""
+        else:
+            before = snapshot.named(command.name)
+            after, versions = moved(before, command, epoch=epoch)
+            detail = f"{command.move} version {', '.join(map(str, versions))}"
+            if command.move is Move.DESTROY:
+                for number in versions:
+                    tx.put_material(after.id, number, None)
+        draft = msgspec.structs.replace(
+            self._draft(asked, after), reason=command.reason, detail=detail
+        )
+        row = key_row(after, self._secrets)
+        return Applied(rows=((row, before.revision),), drafts=(draft,), value=key_info(after))
+
+    def _revoke_link(
+        self, asked: _Asked, command: RevokeHandle, snapshot: Snapshot, epoch: int
+    ) -> Applied:
+        check_reason(command.reason)
+        if len(command.link) != _LINK_CHARS or not command.link.isalnum():
+            raise MalformedRequest(
+                f"expected a link id of {_LINK_CHARS} hex digits",
+                hint="`keystead handle inspect` and the record of a use show it",
+            )
+        if command.link in snapshot.revoked:
+            raise Conflict("the link is revoked already")
+        revocation = Revocation(link=command.link, reason=command.reason, revision=1)
+        row = object_row(
+            "revocation",
+            command.link,
+            name=command.link,
+            revision=1,
+            epoch=epoch,
+            doc=revocation,
+            secrets=self._secrets,
+        )
+        draft = msgspec.structs.replace(
+            self._draft(asked), link=command.link, reason=command.reason
+        )
+        return Applied(rows=((row, 0),), drafts=(draft,), value=RevokedLink(revoked=command.link))
+
+    def _change(
+        self, asked: _Asked, apply: Apply, show: Callable[[Key], object] | None = None
+    ) -> None:
+        """Queue a change; best-effort uses pause until it is through (I4)."""
+        self._reservations.freeze()
+
+        def deliver(outcome: tuple[object, Committed] | KeysteadError) -> None:
+            self._reservations.thaw()
+            if isinstance(outcome, KeysteadError):
+                self._deny(asked, outcome)
+                return
+            value, place = outcome
+            self._standing.count("changes", _tag(asked.command))
+            asked.done(show(value) if show and isinstance(value, Key) else value, place)
+
+        self._committer.change(Change(apply, deliver))
+
+    # --- records -----------------------------------------------------------------------------
+
+    def _draft(self, asked: _Asked, key: Key | None = None, *, outcome: str = "ok") -> Draft:
+        return Draft(
+            time_ms=self._clock.now_ms(),
+            node=self._standing.node,
+            op=_tag(asked.command) or "admin",
+            outcome=outcome,
+            request=asked.request_id,
+            key=key.id if key else "",
+            name=key.name if key else "",
+            revision=key.revision if key else 0,
+            purpose=str(key.purpose) if key else "",
+            tenant=key.tenant if key else "",
+            principal=asked.principal.name if asked.principal else "",
+        )
+
+    def _deny(self, asked: _Asked, error: KeysteadError) -> None:
+        code = error.code or "internal"
+        self._standing.count("denials", code)
+        if asked.principal is None or self._standing.tampered is not None:
+            asked.refuse(error)  # nobody is known to have asked: counted, not recorded
+            return
+        pending = Pending(
+            draft=self._draft(asked, outcome=code),
+            salt=self._random.bytes(SALT_BYTES),
+            deliver=lambda _outcome: asked.refuse(error),
+        )
+        try:
+            self._committer.submit(pending)
+        except KeysteadError:
+            asked.refuse(error)
+
+
+class _Asked:
+    """One admin request on its way."""
+
+    def __init__(self, number: int, reply: Reply, request_id: str) -> None:
+        self._number = number
+        self._reply = reply
+        self.request_id = request_id
+        self.principal: Principal | None = None
+        self.command: Command | None = None
+
+    def done(self, value: object, place: Committed | None = None) -> None:
+        receipt = None
+        if place is not None:
+            receipt = Receipt(
+                seq=place.seq,
+                epoch=place.epoch,
+                key="",
+                version=0,
+                kid="",
+                algorithm="",
+                ack="durable",
+                request_id=self.request_id,
+            )
+        self._reply(Done(self._number, msgspec.msgpack.encode(value), receipt))
+
+    def refuse(self, error: KeysteadError) -> None:
+        self._reply(
+            Refused(
+                self._number,
+                error.code or "internal",
+                error.message,
+                error.hint,
+                error.retry_after_s,
+                self.request_id,
+            )
+        )
+
+
+def _decode(data: bytes) -> Command:
+    try:
+        command: Command = _COMMAND.decode(data)
+    except msgspec.DecodeError as exc:
+        raise MalformedRequest(f"expected an admin command: {exc}") from exc
+    return command
+
+
+def _tag(command: Command | None) -> str:
+    if command is None:
+        return ""
+    return str(command.__struct_config__.tag)
+
+
+def _operations(key: Key) -> tuple[str, ...]:
+    """What a handle of the key may do unless told otherwise: a prehashed key signs digests only."""
+    unfit = "sign" if key.prehashed else "sign_digest"
+    return tuple(name for name in PURPOSES[key.purpose].operations if name != unfit)
+
+
+def _check_limit(limit: int) -> None:
+    if not 1 <= limit <= limits.LIST_ITEMS_MAX:
+        raise MalformedRequest(f"expected a limit from 1 to {limits.LIST_ITEMS_MAX}, met {limit}")

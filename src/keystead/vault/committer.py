@@ -1,0 +1,377 @@
+"""The committer: one thread that makes records durable, in groups, and releases results after.
+
+While one fsync runs, uses gather; the next commit takes them all. The committer, not the caller,
+assigns log sequence numbers, in commit order. Changes of authority commit alone, each under the
+next epoch, and stand in the same queue, so that a change is behind every use that came before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from keystead import limits
+from keystead.errors import InvariantViolation, KeysteadError, LogUnavailable, Overloaded
+from keystead.frames.messages import Receipt
+from keystead.keys.epochs import Accepted, Candidate, Replayed, decide
+from keystead.ports import Clock, IdempotencyRow, Journal, ObjectRow, Random, RecordRow, Transaction
+from keystead.translog.entries import SALT_BYTES, Draft, encode_draft
+from keystead.vault.authority import Snapshot
+from keystead.vault.faults import fault
+from keystead.vault.macs import VaultSecrets
+from keystead.vault.rows import record_row
+from keystead.vault.view import TransactionView
+
+__all__ = ["Applied", "Change", "Committed", "Committer", "Pending"]
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """Where a record stands."""
+
+    seq: int
+    epoch: int
+
+
+class Pending:
+    """A use, or a denial (no candidate), that waits for its record.
+
+    ``deliver`` is called on the loop, once, with the commit's outcome. ``released``: a best-effort
+    use whose answer is out already; its record may be late but must not be lost. ``receipt`` and
+    ``result`` are what an idempotency row keeps; ``result`` is None where it would be a secret.
+    """
+
+    __slots__ = (
+        "candidate",
+        "deliver",
+        "draft",
+        "encoded",
+        "receipt",
+        "released",
+        "result",
+        "salt",
+    )
+
+    def __init__(
+        self,
+        *,
+        draft: Draft,
+        salt: bytes,
+        deliver: Callable[[Committed | IdempotencyRow | KeysteadError], None],
+        candidate: Candidate | None = None,
+        receipt: Receipt | None = None,
+        result: bytes | None = None,
+        released: bool = False,
+    ) -> None:
+        self.draft = draft
+        self.salt = salt
+        self.encoded = encode_draft(draft)
+        self.deliver = deliver
+        self.candidate = candidate
+        self.receipt = receipt
+        self.result = result
+        self.released = released
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change writes: (row, previous revision) each, and a record each draft."""
+
+    rows: tuple[tuple[ObjectRow, int], ...] = ()
+    drafts: tuple[Draft, ...] = ()
+    value: object = None
+    pruned: bool = False
+
+
+class Change:
+    """A change of authority. ``apply`` runs inside the commit, on the state as it is there.
+
+    It gets the transaction, the snapshot and the epoch its rows shall bear; what it raises rolls
+    everything back. ``deliver`` is called on the loop with (value, place) or the error.
+    """
+
+    __slots__ = ("apply", "deliver")
+
+    def __init__(
+        self,
+        apply: Callable[[Transaction, Snapshot, int, int], Applied],
+        deliver: Callable[[tuple[object, Committed] | KeysteadError], None],
+    ) -> None:
+        self.apply = apply
+        self.deliver = deliver
+
+
+class Committer:
+    """Owns the journal and its thread. ``submit`` and ``change`` are called on the loop only."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        secrets: VaultSecrets,
+        snapshot: Snapshot,
+        clock: Clock,
+        random: Random,
+        loop: asyncio.AbstractEventLoop,
+        on_snapshot: Callable[[Snapshot], None],
+        on_trouble: Callable[[KeysteadError | None], None],
+    ) -> None:
+        self._journal = journal
+        self._secrets = secrets
+        self._snapshot = snapshot
+        self._clock = clock
+        self._random = random
+        self._loop = loop
+        self._on_snapshot = on_snapshot
+        self._on_trouble = on_trouble
+        self._queue: deque[Pending | Change] = deque()
+        self._late: list[Pending] = []
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._next_seq: int | None = None
+        self._counts: dict[str, int] = {}
+        self.commits = 0
+        self.records = 0
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+
+    # --- the loop's side ---------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to commit."""
+        self._thread.start()
+
+    def submit(self, pending: Pending) -> None:
+        """Queue a use or denial.
+
+        Raises:
+            Overloaded: the queue is full; nothing was queued, the result must be dropped.
+        """
+        if len(self._queue) >= limits.VAULT_QUEUE_MAX and not pending.released:
+            raise Overloaded(
+                f"{limits.VAULT_QUEUE_MAX} uses are waiting to be recorded", retry_after_s=1.0
+            )
+        with self._wake:
+            self._queue.append(pending)
+            self._wake.notify()
+
+    def change(self, change: Change) -> None:
+        """Queue a change; never refused, so that stop commands get through."""
+        with self._wake:
+            self._queue.append(change)
+            self._wake.notify()
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue."""
+        return len(self._queue)
+
+    def stop(self) -> None:
+        """Commit what is queued, then end; called when nothing submits any more."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    # --- the thread's side -------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            work = self._take()
+            if work is None:
+                return
+            try:
+                if isinstance(work, Change):
+                    self._commit_late(work)
+                else:
+                    self._commit_uses(work)
+            except Exception as exc:  # noqa: BLE001  whatever it is, no result may be released
+                self._fail(work, fault(exc))
+
+    def _take(self) -> Change | list[Pending] | None:
+        with self._wake:
+            while not self._queue and not self._stopping:
+                if self._late:
+                    self._wake.wait(0.5)
+                    return []
+                self._wake.wait()
+            if not self._queue:
+                return None
+            first = self._queue[0]
+            if isinstance(first, Change):
+                self._queue.popleft()
+                return first
+            group: list[Pending] = []
+            while self._queue and len(group) < limits.COMMIT_GROUP_MAX:
+                item = self._queue[0]
+                if isinstance(item, Change):
+                    break
+                group.append(item)
+                self._queue.popleft()
+            return group
+
+    def _commit_uses(self, group: list[Pending]) -> None:
+        group = self._late + group
+        self._late = []
+        if not group:
+            return
+        settled: list[tuple[Pending, Committed | IdempotencyRow | KeysteadError]] = []
+        try:
+            with self._journal.transaction() as tx:
+                snapshot = self._refresh(tx)
+                view = TransactionView(tx, snapshot, self._secrets, self._counts)
+                rows: list[RecordRow] = []
+                seq = self._sequence(tx)
+                for pending in group:
+                    outcome = self._settle(pending, view, seq, rows)
+                    seq += 0 if isinstance(outcome, IdempotencyRow) else 1
+                    settled.append((pending, outcome))
+                tx.append(rows)
+                view.flush()
+        except LogUnavailable as exc:
+            self._fail(group, exc)
+            return
+        self._next_seq = seq
+        self._counts.update(view.counts)
+        self._done(len(rows))
+        self._deliver(settled)
+
+    def _settle(
+        self, pending: Pending, view: TransactionView, seq: int, rows: list[RecordRow]
+    ) -> Committed | IdempotencyRow | KeysteadError:
+        """Decide one use, and append its record: the use's own, or a denial's."""
+        encoded, draft = pending.encoded, pending.draft
+        refusal: KeysteadError | None = None
+        candidate = pending.candidate
+        if candidate is not None:
+            outcome = decide(candidate, view)
+            if isinstance(outcome, Replayed):
+                return view.replayed(outcome.scope, outcome.key)
+            if isinstance(outcome, Accepted):
+                view.accept(candidate.key_id, outcome)
+                if candidate.idempotency is not None:
+                    view.remember(self._idempotency_row(pending, candidate, seq, view.epoch))
+            else:
+                refusal = outcome
+                draft = msgspec.structs.replace(
+                    draft, outcome=refusal.code or "internal", signed=""
+                )
+                encoded = encode_draft(draft)
+        rows.append(record_row(seq, view.epoch, draft, pending.salt, encoded))
+        return refusal if refusal is not None else Committed(seq, view.epoch)
+
+    def _idempotency_row(
+        self, pending: Pending, candidate: Candidate, seq: int, epoch: int
+    ) -> IdempotencyRow:
+        if candidate.idempotency is None or pending.receipt is None:
+            raise InvariantViolation("an idempotent use has no receipt")
+        scope, key, fingerprint = candidate.idempotency
+        receipt = msgspec.structs.replace(pending.receipt, seq=seq, epoch=epoch)
+        return IdempotencyRow(
+            scope=scope,
+            key=key,
+            fingerprint=fingerprint,
+            seq=seq,
+            result=pending.result,
+            receipt=msgspec.msgpack.encode(receipt),
+            expires_ms=pending.draft.time_ms + limits.IDEMPOTENCY_TTL_MS,
+        )
+
+    def _commit_late(self, change: Change) -> None:
+        """Released uses whose record is late stand before any change, or the change fails (I4)."""
+        if self._late:
+            self._commit_uses([])
+        if self._late:
+            unavailable = LogUnavailable(
+                "records of best-effort uses cannot be made durable, and stand before any change",
+                hint="Look at the disk of the data folder; then send it again",
+                retry_after_s=1.0,
+            )
+            self._loop.call_soon_threadsafe(change.deliver, unavailable)
+            return
+        self._commit_change(change)
+
+    def _commit_change(self, change: Change) -> None:
+        try:
+            with self._journal.transaction() as tx:
+                snapshot = self._refresh(tx)
+                seq = self._sequence(tx)
+                applied = change.apply(tx, snapshot, snapshot.epoch + 1, seq)
+                after = snapshot
+                if applied.rows:
+                    after = snapshot.with_rows(snapshot.epoch + 1, [row for row, _ in applied.rows])
+                    for row, previous in applied.rows:
+                        tx.put_object(row, previous_revision=previous)
+                    root = self._secrets.root_digest(after.digests)
+                    tx.set_epoch(self._secrets.epoch_row(after.epoch, root))
+                tx.append(self._change_rows(applied.drafts, seq, after.epoch))
+        except LogUnavailable as exc:
+            self._next_seq = None
+            self._loop.call_soon_threadsafe(self._on_trouble, exc)
+            self._loop.call_soon_threadsafe(change.deliver, exc)
+            return
+        except KeysteadError as exc:
+            self._loop.call_soon_threadsafe(change.deliver, exc)
+            return
+        self._next_seq = seq + len(applied.drafts)
+        self._snapshot = after
+        if applied.pruned:
+            self._counts.clear()
+        self._done(len(applied.drafts))
+        self._loop.call_soon_threadsafe(self._on_snapshot, after)
+        self._loop.call_soon_threadsafe(
+            change.deliver, (applied.value, Committed(seq, after.epoch))
+        )
+
+    def _change_rows(self, drafts: tuple[Draft, ...], seq: int, epoch: int) -> list[RecordRow]:
+        return [
+            record_row(seq + offset, epoch, draft, self._random.bytes(SALT_BYTES))
+            for offset, draft in enumerate(drafts)
+        ]
+
+    def _refresh(self, tx: Transaction) -> Snapshot:
+        """The snapshot as of this transaction; what another node wrote is read and checked."""
+        row = tx.epoch()
+        if row.epoch == self._snapshot.epoch:
+            return self._snapshot
+        self._secrets.check_epoch(row)
+        rows = list(tx.objects_since(self._snapshot.epoch))
+        for item in rows:
+            self._secrets.check_object(item)
+        self._snapshot = self._snapshot.with_rows(row.epoch, rows)
+        self._loop.call_soon_threadsafe(self._on_snapshot, self._snapshot)
+        return self._snapshot
+
+    def _sequence(self, tx: Transaction) -> int:
+        if self._next_seq is None:
+            self._next_seq = tx.last_sequence() + 1
+        return self._next_seq
+
+    def _done(self, records: int) -> None:
+        self.commits += 1
+        self.records += records
+        self._loop.call_soon_threadsafe(self._on_trouble, None)
+
+    def _fail(self, work: Change | list[Pending], error: KeysteadError) -> None:
+        """Tell all whose result was withheld; keep what was released, to record it later."""
+        self._next_seq = None
+        self._counts.clear()
+        self._loop.call_soon_threadsafe(self._on_trouble, error)
+        if isinstance(work, Change):
+            self._loop.call_soon_threadsafe(work.deliver, error)
+            return
+        self._late = [pending for pending in work if pending.released]
+        self._deliver([(pending, error) for pending in work if not pending.released])
+
+    def _deliver(
+        self, settled: list[tuple[Pending, Committed | IdempotencyRow | KeysteadError]]
+    ) -> None:
+        self._loop.call_soon_threadsafe(_deliver_all, settled)
+
+
+def _deliver_all(
+    settled: list[tuple[Pending, Committed | IdempotencyRow | KeysteadError]],
+) -> None:
+    for pending, outcome in settled:
+        pending.deliver(outcome)

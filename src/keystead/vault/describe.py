@@ -1,0 +1,106 @@
+"""Keys and records as operators and the public see them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from keystead.crypto.public import jwk, pem
+from keystead.crypto.x509 import pem as armour
+from keystead.errors import MalformedRequest, NotFound
+from keystead.keys.algorithms import ALGORITHMS, Kind
+from keystead.keys.commands import KeyInfo, RecordInfo, VersionInfo
+from keystead.keys.lifecycle import State
+from keystead.keys.model import Key, Version
+from keystead.keys.purposes import Purpose
+from keystead.ports import RecordRow
+
+__all__ = ["certificate", "jwks", "key_info", "public_view", "record_info"]
+
+_SERVED = frozenset({State.PRE_ACTIVATION, State.ACTIVE, State.SUSPENDED, State.DEACTIVATED})
+"""States whose public keys verifiers still need; what a compromised one signed must not verify."""
+
+
+def _version_info(version: Version) -> VersionInfo:
+    signs = ALGORITHMS[version.algorithm].kind is Kind.SIGNATURE
+    return VersionInfo(
+        number=version.number,
+        state=str(version.state),
+        algorithm=version.algorithm,
+        kid=version.kid,
+        created_ms=version.created_ms,
+        public_pem=tuple(pem(spki) for spki in version.public) if signs else (),
+        certificate_pem=armour(version.certificate, "CERTIFICATE") if version.certificate else None,
+        compromised_epoch=version.compromised_epoch,
+    )
+
+
+def key_info(key: Key) -> KeyInfo:
+    """A key, as an operator sees it."""
+    return KeyInfo(
+        id=key.id,
+        name=key.name,
+        tenant=key.tenant,
+        labels=key.labels,
+        purpose=str(key.purpose),
+        algorithms=key.algorithms,
+        prehashed=key.prehashed,
+        policy=key.policy,
+        generation=key.generation,
+        primary=key.primary,
+        versions=tuple(map(_version_info, key.versions)),
+        revision=key.revision,
+        epoch=key.epoch,
+        created_ms=key.created_ms,
+    )
+
+
+def public_view(key: Key) -> dict[str, object]:
+    """A key, as anyone may see it: versions with their states, so that verifiers can refuse."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "purpose": str(key.purpose),
+        "tenant": key.tenant,
+        "prehashed": key.prehashed,
+        "primary": key.primary,
+        "versions": [msgspec.structs.asdict(_version_info(v)) for v in key.versions],
+    }
+
+
+def jwks(key: Key) -> dict[str, object]:
+    """The JWK Set (RFC 7517) of a `jwt` key: every version that verifiers may still meet.
+
+    Raises:
+        MalformedRequest: a key of another purpose: it is published under no other (I1).
+    """
+    if key.purpose is not Purpose.JWT:
+        raise MalformedRequest(f"key {key.name} is for {key.purpose!s}: it has no JWK Set")
+    return {
+        "keys": [
+            jwk(ALGORITHMS[v.algorithm].jose or "", v.public[0], v.kid)
+            for v in key.versions
+            if v.state in _SERVED
+        ]
+    }
+
+
+def certificate(key: Key) -> str:
+    """PEM of the authority's certificate.
+
+    Raises:
+        NotFound: the key's primary version has none.
+    """
+    version = key.primary_version()
+    if version.certificate is None:
+        raise NotFound(f"key {key.name} has no certificate", hint="Keys for ca have one")
+    return armour(version.certificate, "CERTIFICATE")
+
+
+def record_info(row: RecordRow) -> RecordInfo:
+    """A record for an auditor."""
+    return RecordInfo(
+        seq=row.seq,
+        body=msgspec.json.decode(row.body),
+        entry=row.entry.hex(),
+        leaf=row.leaf.hex(),
+    )

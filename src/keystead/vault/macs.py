@@ -1,0 +1,122 @@
+"""The vault's own secrets, derived from the root key, and the MACs over its rows in a database.
+
+Whoever can write the database can delete and copy rows; they cannot make one, nor alter one, nor
+put one in another's place, without these secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import msgspec
+
+from keystead.crypto.aead import hkdf
+from keystead.encoding import length_prefixed
+from keystead.errors import StateRolledBack
+from keystead.keys.handles import handle_root_info
+from keystead.ports import EpochRow, HandleRow, ObjectRow
+
+__all__ = ["VaultSecrets"]
+
+_DIGEST_BYTES = 32
+_RESTORE = (
+    "Stop the node, find out who wrote to the database, and restore the registry from a backup"
+)
+
+
+class VaultSecrets:
+    """Secrets by label; none is ever given out, each has one use."""
+
+    def __init__(self, handle_secret: bytes, registry_key: bytes, fingerprint_key: bytes) -> None:
+        self._handle_secret = handle_secret
+        self._registry_key = registry_key
+        self._fingerprint_key = fingerprint_key
+
+    def __repr__(self) -> str:
+        return "<VaultSecrets>"
+
+    def handle_root(self, key_id: str, generation: int) -> bytes:
+        """The root of one key generation's handles (RFC 5869)."""
+        return hkdf(self._handle_secret, handle_root_info(key_id, generation))
+
+    def fingerprint(self, *parts: bytes) -> bytes:
+        """What a request's payload is compared by; tells nothing about it without the key (I6)."""
+        return hmac.digest(self._fingerprint_key, length_prefixed(parts), hashlib.sha256)
+
+    def _mac(self, *parts: bytes) -> bytes:
+        return hmac.digest(self._registry_key, length_prefixed(parts), hashlib.sha256)
+
+    def object_mac(self, row: ObjectRow) -> bytes:
+        """Over an authority row's content and revision."""
+        numbers = f"{row.revision}/{row.epoch}".encode()
+        return self._mac(
+            b"object", row.kind.encode(), row.id.encode(), row.name.encode(), numbers, row.doc
+        )
+
+    def signed_object(self, row: ObjectRow) -> ObjectRow:
+        """The row with its MAC."""
+        return msgspec.structs.replace(row, mac=self.object_mac(row))
+
+    def check_object(self, row: ObjectRow) -> None:
+        """Hold a row to its MAC.
+
+        Raises:
+            StateRolledBack: forged, altered, or another row's content.
+        """
+        if not hmac.compare_digest(self.object_mac(row), row.mac):
+            raise StateRolledBack(
+                f"the registry's row of {row.kind} {row.name!r} was not written by this vault:"
+                " forged, altered or swapped",
+                hint=_RESTORE,
+            )
+
+    def root_digest(self, buckets: tuple[bytes, ...]) -> bytes:
+        """Over the digests of all authority rows."""
+        return self._mac(b"root", *buckets)
+
+    def epoch_row(self, epoch: int, root: bytes) -> EpochRow:
+        """The epoch row with its MAC."""
+        return EpochRow(epoch, root, self._mac(b"epoch", str(epoch).encode(), root))
+
+    def check_epoch(self, row: EpochRow) -> None:
+        """Hold the epoch row to its MAC.
+
+        Raises:
+            StateRolledBack: forged or altered.
+        """
+        if not hmac.compare_digest(self.epoch_row(row.epoch, row.root).mac, row.mac):
+            raise StateRolledBack("the registry's epoch row was altered", hint=_RESTORE)
+
+    def handle_mac(self, row: HandleRow) -> bytes:
+        """Over whom a handle was issued to."""
+        parts = (row.id, row.key_id, row.tenant, row.principal, str(row.issued_ms))
+        return self._mac(b"handle", *(part.encode() for part in parts))
+
+    def check_handle(self, row: HandleRow) -> None:
+        """Hold a handle's row to its MAC.
+
+        Raises:
+            StateRolledBack: forged or altered.
+        """
+        if not hmac.compare_digest(self.handle_mac(row), row.mac):
+            raise StateRolledBack(
+                f"the registry's row of handle {row.id} was altered", hint=_RESTORE
+            )
+
+    def seal_counter(self, key_id: str, name: str, state: bytes) -> bytes:
+        """A durable counter's state behind its MAC."""
+        return self._mac(b"counter", key_id.encode(), name.encode(), state) + state
+
+    def open_counter(self, key_id: str, name: str, stored: bytes | None) -> bytes | None:
+        """A counter's state.
+
+        Raises:
+            StateRolledBack: forged, altered, or another counter's.
+        """
+        if stored is None:
+            return None
+        state = stored[_DIGEST_BYTES:]
+        if not hmac.compare_digest(self.seal_counter(key_id, name, state), stored):
+            raise StateRolledBack(f"the registry's counter {name!r} was altered", hint=_RESTORE)
+        return state

@@ -1,0 +1,187 @@
+"""What the steward's rounds have the vault do, and what the vault tells of itself."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from keystead.errors import LogUnavailable, StateRolledBack
+from keystead.frames.messages import Metric, StatusInfo, Tend
+from keystead.ports import Clock, EpochRow, Random, Registry, Transaction
+from keystead.translog.entries import SALT_BYTES, Draft
+from keystead.vault.authority import Snapshot, load
+from keystead.vault.committer import Applied, Change, Committed, Committer, Pending
+from keystead.vault.denials import DenialLimiter
+from keystead.vault.macs import VaultSecrets
+from keystead.vault.opened import OpenedKeys
+from keystead.vault.reservations import Reservations
+from keystead.vault.standing import Standing
+
+__all__ = ["Tending", "encode_status"]
+
+_PRUNE_ROWS = 5_000
+_PRUNE_EVERY_MS = 10_000
+_VERIFY_EVERY_MS = 30_000
+
+
+class Tending:
+    """Rounds and status. All methods run on the loop."""
+
+    def __init__(  # noqa: PLR0913  it looks after all of these
+        self,
+        *,
+        standing: Standing,
+        secrets: VaultSecrets,
+        registry: Registry,
+        committer: Committer,
+        reservations: Reservations,
+        denials: DenialLimiter,
+        opened: OpenedKeys,
+        clock: Clock,
+        random: Random,
+        protections: dict[str, str],
+    ) -> None:
+        self._standing = standing
+        self._secrets = secrets
+        self._registry = registry
+        self._committer = committer
+        self._reservations = reservations
+        self._denials = denials
+        self._opened = opened
+        self._clock = clock
+        self._random = random
+        self._protections = protections
+        self._pruned_ms = 0
+        self._verified_ms = clock.boottime_ms()
+
+    def tend(self, request: Tend) -> dict[str, int]:
+        """One round: close reservations, prune, verify the registry, write denial summaries."""
+        now = self._clock.boottime_ms()
+        for finding in request.findings:
+            self._standing.count("invariant_violations", finding[:8])
+        self._reservations.tend()
+        self._summarise()
+        if now - self._pruned_ms >= _PRUNE_EVERY_MS:
+            self._pruned_ms = now
+            self._committer.change(Change(partial(_prune, self._clock.now_ms()), _ignore))
+        if now - self._verified_ms >= _VERIFY_EVERY_MS:
+            self._verified_ms = now
+            self.verify_registry()
+        return {"last_seq": self._registry.last_sequence()}
+
+    def verify_registry(self) -> None:
+        """Hold every authority row to its MAC and all to the epoch's digest; stop work if not."""
+        try:
+            epoch = self._registry.epoch()
+            found = self._look(epoch)
+            # The reads may straddle a commit: the epoch tells, and the next round looks again.
+            if found is not None and self._registry.epoch() == epoch:
+                self._standing.tampered = found
+                self._standing.count("invariant_violations", "I10")
+        except LogUnavailable:
+            return  # the store does not answer: the commits tell of it
+
+    def _look(self, epoch: EpochRow | None) -> StateRolledBack | None:
+        try:
+            snapshot = load(self._registry.objects(), epoch, self._secrets)
+        except StateRolledBack as found:
+            return found
+        seen = self._standing.snapshot.epoch
+        if snapshot.epoch >= seen:
+            return None
+        return StateRolledBack(
+            f"the registry is at epoch {snapshot.epoch}, this vault has seen {seen}: an older copy"
+            " was put back under it",
+            hint="Stop the node and restore the registry that was there",
+        )
+
+    def finish(self) -> None:
+        """At the end: close reservations, write the last summaries."""
+        self._reservations.close()
+        self._summarise(ending=True)
+
+    def _summarise(self, *, ending: bool = False) -> None:
+        now_ms = self._clock.now_ms()
+        for scope, code, count in self._denials.summaries(now_ms, ending=ending):
+            draft = Draft(
+                time_ms=now_ms,
+                node=self._standing.node,
+                op="denials.summary",
+                outcome=code,
+                request=f"summary-{now_ms}",
+                handle=scope,
+                count=count,
+                detail="refusals beyond those recorded one by one in their minute",
+            )
+            self._committer.submit(
+                Pending(draft=draft, salt=self._random.bytes(SALT_BYTES), deliver=_ignore)
+            )
+
+    def status(self) -> StatusInfo:
+        """How the vault is."""
+        standing = self._standing
+        reasons = tuple(
+            str(error) for error in (standing.tampered, standing.trouble) if error is not None
+        )
+        return StatusInfo(
+            ready=not reasons,
+            reasons=reasons,
+            deployment=standing.deployment,
+            node=standing.node,
+            epoch=standing.snapshot.epoch,
+            last_seq=self._registry.last_sequence(),
+            keys=len(standing.snapshot.keys),
+            protections=self._protections,
+            metrics=tuple(self._metrics()),
+        )
+
+    def _metrics(self) -> list[Metric]:
+        standing, committer = self._standing, self._committer
+        gauges = (
+            ("keystead_vault_queue", "Uses waiting for their record.", committer.waiting),
+            ("keystead_vault_opened_keys", "Versions whose material is open.", len(self._opened)),
+            ("keystead_vault_keys", "Keys in the registry.", len(standing.snapshot.keys)),
+            ("keystead_vault_epoch", "The epoch.", standing.snapshot.epoch),
+        )
+        counters = (
+            ("keystead_vault_commits", "Durable commits.", committer.commits),
+            ("keystead_vault_records", "Records made durable.", committer.records),
+        )
+        found = [Metric(name, "gauge", text, {}, float(value)) for name, text, value in gauges]
+        found += [Metric(name, "counter", text, {}, float(value)) for name, text, value in counters]
+        for (name, label), value in standing.counters.items():
+            family, text, key = _FAMILIES[name]
+            found.append(Metric(family, "counter", text, {key: label}, float(value)))
+        for number in range(1, 13):
+            if ("invariant_violations", f"I{number}") not in standing.counters:
+                family, text, key = _FAMILIES["invariant_violations"]
+                found.append(Metric(family, "counter", text, {key: f"I{number}"}, 0.0))
+        return found
+
+
+_FAMILIES = {
+    "gap_uses": ("keystead_vault_gap_uses", "Best-effort uses without a record (I2).", "node"),
+    "uses": ("keystead_vault_uses", "Uses done, by purpose.", "purpose"),
+    "denials": ("keystead_vault_denials", "Uses and commands refused, by code.", "code"),
+    "changes": ("keystead_vault_changes", "Changes of authority, by action.", "action"),
+    "invariant_violations": (
+        "keystead_invariant_violations",
+        "Invariants found violated; anything but 0 is an incident.",
+        "invariant",
+    ),
+}
+
+
+def _prune(now_ms: int, tx: Transaction, _snapshot: Snapshot, _epoch: int, _seq: int) -> Applied:
+    gone = tx.prune_idempotent(now_ms, _PRUNE_ROWS)
+    return Applied(pruned=gone > 0)
+
+
+def _ignore(_outcome: tuple[object, Committed] | object) -> None:
+    """Nobody waits for this."""
+
+
+def encode_status(info: StatusInfo) -> bytes:
+    """The status as an answer's result."""
+    return msgspec.msgpack.encode(info)
