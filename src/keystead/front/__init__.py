@@ -1,0 +1,1 @@
+"""The HTTP front: parses strangers' bytes, limits them, hands frames to the vault; has no keys."""

@@ -1,0 +1,286 @@
+"""The admin API: every route builds one command for the vault, which alone decides who may."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from litestar import Litestar, Request, Response, get, post
+from litestar.datastructures import State
+from litestar.di import NamedDependency, Provide
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.config import OpenAPIConfig
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from keystead import limits
+from keystead.errors import (
+    KeysteadError,
+    LimitExceeded,
+    MalformedRequest,
+    NotFound,
+    Unauthenticated,
+)
+from keystead.frames.messages import Admin, Refused
+from keystead.front.bodies import bearer_of, check_json, idempotency_key_of
+from keystead.front.problems import (
+    JSON_HEADERS,
+    HeaderList,
+    Rejection,
+    Reply,
+    malformed,
+    reply_of_error,
+    reply_of_refused,
+)
+from keystead.keys.commands import (
+    Command,
+    CreateKey,
+    HandleInfo,
+    IssuedHandle,
+    IssueHandle,
+    KeyInfo,
+    ListKeys,
+    ListRecords,
+    MoveVersion,
+    RecordInfo,
+    RevokedLink,
+    RevokeHandle,
+    RevokeKeyHandles,
+    ShowHandle,
+    ShowKey,
+)
+from keystead.keys.lifecycle import Move
+from keystead.keys.purposes import Purpose
+from keystead.net.link import VaultLink
+
+__all__ = ["BODIES", "CODE_KEY", "MoveBody", "RevokeKeyHandlesBody", "build_admin"]
+
+CODE_KEY = "keystead_code"
+"""Where the ASGI scope holds the problem code of an admin answer, for the counters."""
+
+_T = TypeVar("_T")
+_AnyRequest = Request[Any, Any, State]
+_Limit = Annotated[int, QueryParameter(ge=1, le=limits.LIST_ITEMS_MAX)]
+
+
+class MoveBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Move one version of the key in the path, or all that may be moved."""
+
+    move: Move
+    version: int | None = None
+    reason: str
+
+
+class RevokeKeyHandlesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Revoke every handle of the key in the path."""
+
+    reason: str
+
+
+class _Desk:
+    """What a route needs of a request: whose it is, its body, and the way to the vault."""
+
+    def __init__(self, link: VaultLink, request: _AnyRequest) -> None:
+        self._link = link
+        self._request = request
+        self._headers = dict(request.scope["headers"])
+        self._token = bearer_of(self._headers)
+        if not self._token:
+            raise Unauthenticated(
+                "expected an operator's token", hint="Send it as 'Authorization: Bearer kso1...'"
+            )
+
+    async def body(self, kind: type[_T]) -> _T:
+        """The body as this type, strictly: Litestar's own reading takes "1" for 1."""
+        check_json(self._headers)
+        try:
+            return msgspec.json.decode(await self._request.body(), type=kind)
+        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as exc:
+            raise malformed(exc) from None
+
+    async def ask(self, command: Command, status: int = 200) -> Response[Any]:
+        """Have the vault carry out the command; its answer is handed on as it is."""
+        answer = await self._link.call(
+            Admin(
+                self._link.take_id(),
+                self._token,
+                msgspec.msgpack.encode(command),
+                idempotency_key_of(self._headers),
+            )
+        )
+        if isinstance(answer, Refused):
+            return _respond(self._request, reply_of_refused(answer))
+        body = msgspec.json.encode(msgspec.msgpack.decode(answer.result))
+        headers: HeaderList = list(JSON_HEADERS)
+        if answer.receipt is not None:  # a change: where it stands in the log
+            for name in ("seq", "epoch", "request_id"):
+                text = str(getattr(answer.receipt, name)).encode()
+                headers.append((f"keystead-{name.replace('_', '-')}".encode(), text))
+        return _respond(self._request, Reply(status, headers, body))
+
+
+_TheDesk = NamedDependency[_Desk]
+
+
+def _respond(request: _AnyRequest, reply: Reply) -> Response[Any]:
+    request.scope[CODE_KEY] = reply.code  # type: ignore[literal-required]  # ASGI allows own keys
+    headers = {name.decode(): value.decode() for name, value in reply.headers}
+    media_type = headers.pop("content-type")
+    return Response(reply.body, status_code=reply.status, headers=headers, media_type=media_type)
+
+
+@post("/v1/keys", status_code=201, summary="Create a key")
+async def create_key(desk: _TheDesk) -> Response[KeyInfo]:
+    """Make a key with its version 1, active at once."""
+    return await desk.ask(await desk.body(CreateKey), 201)
+
+
+@get("/v1/keys", summary="List keys")
+async def list_keys(
+    desk: _TheDesk,
+    tenant: FromQuery[str | None] = None,
+    purpose: FromQuery[Purpose | None] = None,
+    after: FromQuery[str] = "",
+    limit: _Limit = 100,
+) -> Response[list[KeyInfo]]:
+    """Keys in order of their names, from after one."""
+    return await desk.ask(ListKeys(tenant=tenant, purpose=purpose, after=after, limit=limit))
+
+
+@get("/v1/keys/{name:str}", summary="Show a key")
+async def show_key(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
+    """One key with its versions."""
+    return await desk.ask(ShowKey(name=name))
+
+
+@post("/v1/keys/{name:str}/moves", status_code=200, summary="Move versions of a key")
+async def move_version(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
+    """Suspend, resume, deactivate, compromise or destroy a version, or all that may be."""
+    body = await desk.body(MoveBody)
+    return await desk.ask(
+        MoveVersion(name=name, move=body.move, version=body.version, reason=body.reason)
+    )
+
+
+@post("/v1/handles", status_code=201, summary="Issue a handle")
+async def issue_handle(desk: _TheDesk) -> Response[IssuedHandle]:
+    """A handle of a key for a principal. Its token appears in this answer, and nowhere again."""
+    return await desk.ask(await desk.body(IssueHandle), 201)
+
+
+@get("/v1/handles/{handle_id:str}", summary="Show a handle")
+async def show_handle(desk: _TheDesk, handle_id: FromPath[str]) -> Response[HandleInfo]:
+    """A handle by its id, without its token."""
+    return await desk.ask(ShowHandle(handle_id=handle_id))
+
+
+@post("/v1/handles/revoke", status_code=200, summary="Revoke a handle")
+async def revoke_handle(desk: _TheDesk) -> Response[RevokedLink]:
+    """Revoke a handle and all its children, by the id of a link of its chain."""
+    return await desk.ask(await desk.body(RevokeHandle))
+
+
+@post("/v1/keys/{name:str}/handles/revoke", status_code=200, summary="Revoke a key's handles")
+async def revoke_key_handles(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
+    """Revoke every handle of a key: its generation grows."""
+    body = await desk.body(RevokeKeyHandlesBody)
+    return await desk.ask(RevokeKeyHandles(key=name, reason=body.reason))
+
+
+@get("/v1/log", summary="Search the log")
+async def list_records(  # noqa: PLR0917  one argument a query parameter
+    desk: _TheDesk,
+    key: FromQuery[str | None] = None,
+    handle_id: FromQuery[str | None] = None,
+    outcome: FromQuery[str | None] = None,
+    operation: FromQuery[str | None] = None,
+    request_id: FromQuery[str | None] = None,
+    before: FromQuery[int | None] = None,
+    limit: _Limit = 50,
+) -> Response[list[RecordInfo]]:
+    """Records, newest first."""
+    return await desk.ask(
+        ListRecords(
+            key=key,
+            handle_id=handle_id,
+            outcome=outcome,
+            operation=operation,
+            request_id=request_id,
+            before=before,
+            limit=limit,
+        )
+    )
+
+
+_HANDLERS: tuple[HTTPRouteHandler, ...] = (
+    create_key,
+    list_keys,
+    show_key,
+    move_version,
+    issue_handle,
+    show_handle,
+    revoke_handle,
+    revoke_key_handles,
+    list_records,
+)
+BODIES: dict[str, type[msgspec.Struct]] = {
+    "/v1/keys": CreateKey,
+    "/v1/keys/{name}/moves": MoveBody,
+    "/v1/handles": IssueHandle,
+    "/v1/handles/revoke": RevokeHandle,
+    "/v1/keys/{name}/handles/revoke": RevokeKeyHandlesBody,
+}
+"""Path of each `POST` to the type of its body, which the document shows."""
+
+
+async def _desk(request: _AnyRequest, state: State) -> _Desk:
+    return _Desk(state.link, request)
+
+
+def build_admin(link: VaultLink | None, openapi: OpenAPIConfig | None = None) -> Litestar:
+    """The admin API as an ASGI application, quiet; without a link it can only describe itself."""
+    return Litestar(
+        _HANDLERS,
+        dependencies={"desk": Provide(_desk)},
+        exception_handlers={Exception: _on_error},
+        logging_config=None,
+        openapi_config=openapi,
+        request_max_body_size=limits.ADMIN_BODY_BYTES_MAX,
+        state=State({"link": link}),
+    )
+
+
+def _on_error(request: _AnyRequest, exc: Exception) -> Response[Any]:
+    if isinstance(exc, HTTPException):
+        exc = _translated(exc)
+    return _respond(request, reply_of_error(exc))
+
+
+def _translated(exc: HTTPException) -> Exception:
+    """Litestar's own refusals in the terms of `errors.py`; its texts may quote the request."""
+    error: KeysteadError
+    match exc.status_code:
+        case 404:
+            return NotFound("there is nothing at this path", hint="See /openapi.json")
+        case 405:
+            error, reason = MalformedRequest("the path does not take this method"), "method"
+        case 413:
+            error = LimitExceeded(f"expected a body of at most {limits.ADMIN_BODY_BYTES_MAX} bytes")
+            reason = "body_bytes"
+        case status if 400 <= status < 500:  # noqa: PLR2004  the class of a caller's errors
+            return MalformedRequest(_complaints(exc))
+        case _:
+            return exc
+    allow = (exc.headers or {}).get("allow", "")
+    headers = [(b"allow", allow.encode())] if allow else None
+    return Rejection(error, status=exc.status_code, reason=reason, headers=headers)
+
+
+def _complaints(exc: HTTPException) -> str:
+    found: list[str] = []
+    if isinstance(exc, ValidationException) and isinstance(exc.extra, list):
+        for item in exc.extra:
+            if isinstance(item, dict) and "message" in item:
+                said = malformed(msgspec.ValidationError(str(item["message"])))
+                found.append(f"{item.get('key', 'request')}: {said.message}")
+    return "; ".join(found) or "the request does not parse"

@@ -1,0 +1,110 @@
+"""Admission to the data plane: how much may be open at a time, in all and by handle (I11)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+
+from keystead import limits
+from keystead.errors import Overloaded
+from keystead.front.problems import Rejection
+
+__all__ = ["BODY_BYTES_OPEN_MAX", "Admission"]
+
+BODY_BYTES_OPEN_MAX = 4 * limits.FRAME_BYTES_MAX
+"""Bytes of data-plane bodies that a front holds at a time: four full frames, so that a few large
+batches do not cost gigabytes."""
+_KEY_BYTES = 16
+
+
+class Admission:
+    """Counts open requests; past a bound the next one is refused before its body is read.
+
+    Health, metrics and admin commands do not pass here, so that the data plane cannot hold up a
+    stop command; they are bounded by the number of connections.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_flight_max: int = limits.FRONT_IN_FLIGHT_MAX,
+        per_handle_max: int = limits.HANDLE_IN_FLIGHT_MAX,
+        body_bytes_max: int = BODY_BYTES_OPEN_MAX,
+        batch_items_max: int = limits.VAULT_QUEUE_MAX,
+    ) -> None:
+        self._in_flight_max = in_flight_max
+        self._per_handle_max = per_handle_max
+        self._body_bytes_max = body_bytes_max
+        self._batch_items_max = batch_items_max
+        # Tokens are counted under a keyed hash: what stands here opens nothing, and compares with
+        # nothing outside this process.
+        self._salt = secrets.token_bytes(_KEY_BYTES)
+        self._by_handle: dict[bytes, int] = {}
+        self._draining = False
+        self._idle = asyncio.Event()
+        self.in_flight = 0
+        self.body_bytes = 0
+        self.batch_items = 0
+
+    def enter(self, token: bytes, body_bytes: int) -> bytes:
+        """Admit one request under a handle (empty: none) with a body of at most so many bytes.
+
+        The result goes to :meth:`leave`, with the same number.
+
+        Raises:
+            Rejection: ``overloaded``, with the bound that it would pass.
+        """
+        if self._draining:
+            raise _overloaded("draining", "the front is stopping")
+        if self.in_flight >= self._in_flight_max:
+            raise _overloaded("front_in_flight", f"{self._in_flight_max} requests are open here")
+        if self.body_bytes + body_bytes > self._body_bytes_max:
+            raise _overloaded("body_bytes", f"{self.body_bytes} bytes of bodies are open here")
+        key = hashlib.blake2b(token, digest_size=_KEY_BYTES, key=self._salt).digest()
+        held = self._by_handle.get(key, 0)
+        if held >= self._per_handle_max:
+            raise _overloaded("handle_in_flight", f"{held} requests are open under this handle")
+        self._by_handle[key] = held + 1
+        self.in_flight += 1
+        self.body_bytes += body_bytes
+        return key
+
+    def leave(self, key: bytes, body_bytes: int) -> None:
+        """Let go of what :meth:`enter` admitted."""
+        self.in_flight -= 1
+        self.body_bytes -= body_bytes
+        held = self._by_handle[key]
+        if held > 1:
+            self._by_handle[key] = held - 1
+        else:
+            del self._by_handle[key]
+        if self._draining and not self.in_flight:
+            self._idle.set()
+
+    def enter_items(self, count: int) -> None:
+        """Admit the items of a batch, all or none; more than the vault's queue would fail there.
+
+        Raises:
+            Rejection: as for :meth:`enter`.
+        """
+        if self.batch_items + count > self._batch_items_max:
+            raise _overloaded("batch_items", f"{self.batch_items} items of batches are open here")
+        self.batch_items += count
+
+    def leave_items(self, count: int) -> None:
+        """Let go of what :meth:`enter_items` admitted."""
+        self.batch_items -= count
+
+    async def drain(self, grace_s: float) -> None:
+        """Admit nothing from now on, and let what is open finish, for so many seconds at most."""
+        self._draining = True
+        if self.in_flight:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace_s)
+
+
+def _overloaded(reason: str, message: str) -> Rejection:
+    error = Overloaded(message, hint="Wait for answers before sending more", retry_after_s=1.0)
+    return Rejection(error, status=error.status, reason=reason)

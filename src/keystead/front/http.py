@@ -1,0 +1,172 @@
+"""The front as one ASGI application: data plane first, by the path alone; the rest to Litestar."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+from keystead import limits
+from keystead.errors import LogUnavailable, MalformedRequest, NotFound
+from keystead.front.admin import CODE_KEY, build_admin
+from keystead.front.admission import Admission
+from keystead.front.bodies import Disconnected, Message, Receive, Scope, Send, read_body, read_head
+from keystead.front.dataplane import DataPlane, Operation
+from keystead.front.inspection import PUBLIC_PARTS, Inspection
+from keystead.front.metrics import FrontMetrics
+from keystead.front.openapi import document
+from keystead.front.problems import JSON_HEADERS, Rejection, Reply, reply_of_error
+from keystead.front.watch import RequestWatch
+from keystead.keys.operations import FACTS
+from keystead.net.link import VaultLink
+
+__all__ = ["Front"]
+
+_Handler = Callable[[Scope, Receive], Awaitable[Reply]]
+_READS = ("GET", "HEAD")
+_KEY_PATH = "/v1/keys/"
+_ADMIN_ROOTS = frozenset({"keys", "handles", "log"})
+_USE_PARTS = 4  # "", "v1", purpose, operation
+_PUBLIC_PARTS = 5  # "", "v1", "keys", name, part
+
+
+class _Route(NamedTuple):
+    methods: tuple[str, ...]
+    handler: _Handler
+
+
+class Front:
+    """Routes, counts, and turns whatever goes wrong into a problem document."""
+
+    def __init__(
+        self,
+        link: VaultLink,
+        *,
+        admission: Admission | None = None,
+        timeout_s: float = limits.REQUEST_TIMEOUT_S,
+    ) -> None:
+        self.admission = admission or Admission()
+        self.metrics = FrontMetrics()
+        self._watch = RequestWatch(timeout_s)
+        self._data = DataPlane(link, self.admission, self._watch, self.metrics)
+        self._open = Inspection(link, self.admission, self.metrics)
+        self._admin = build_admin(link)
+        self._openapi = b""
+        self._operations = {f"/v1/{pair[0]}/{pair[1]}": Operation(*pair) for pair in FACTS}
+        self._fixed: dict[str, _Route] = {
+            "/v1/batch": _Route(("POST",), self._data.batch),
+            "/health": _Route(_READS, self._open.health),
+            "/ready": _Route(_READS, self._open.ready),
+            "/metrics": _Route(_READS, self._open.metrics),
+            "/openapi.json": _Route(_READS, self._document),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return
+        loop = asyncio.get_running_loop()
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        started = loop.time()
+        route: str = scope["path"]
+        self._watch.enter(task, started)
+        try:
+            asked = self._operations.get(route)
+            if asked is not None and scope["method"] == "POST":
+                reply = await self._data.use(asked, scope, receive)
+            else:
+                path, route = route, "unknown"
+                route, handler = self._resolve(path, scope["method"])
+                reply = await handler(scope, receive)
+                route = scope.get("path_template", route)
+        except Disconnected:
+            self.metrics.refused("disconnected")
+            return
+        except asyncio.CancelledError:
+            if not self._watch.expired(task):
+                raise
+            reply = reply_of_error(_unanswered())
+        except Exception as exc:  # noqa: BLE001  the edge: nothing goes further than this
+            reply = reply_of_error(exc)
+        finally:
+            self._watch.leave(task)
+        self.metrics.answered(route, reply.code, loop.time() - started, len(reply.body))
+        if reply.refused:
+            self.metrics.refused(reply.refused)
+        await send(
+            {"type": "http.response.start", "status": reply.status, "headers": reply.headers}
+        )
+        await send({"type": "http.response.body", "body": reply.body})
+
+    def _resolve(self, path: str, method: str) -> tuple[str, _Handler]:
+        """The route's label, out of a closed set, and who answers it."""
+        fixed = self._fixed.get(path)
+        if fixed is not None:
+            if method not in fixed.methods:
+                raise _wrong_method(fixed.methods)
+            return path, fixed.handler
+        if path in self._operations:
+            raise _wrong_method(("POST",))
+        parts = path.split("/")
+        if path.startswith(_KEY_PATH) and len(parts) == _PUBLIC_PARTS and parts[4] in PUBLIC_PARTS:
+            if method not in _READS:
+                raise _wrong_method(_READS)
+            return f"/v1/keys/{{name}}/{parts[4]}", partial(
+                self._open.public, name=parts[3], part=parts[4]
+            )
+        if len(parts) == _USE_PARTS and parts[1] == "v1" and parts[2] not in _ADMIN_ROOTS:
+            raise NotFound(
+                "there is no such operation",
+                hint="There is: " + ", ".join("/".join(pair) for pair in FACTS),
+            )
+        return "admin", self._administer
+
+    async def _administer(self, scope: Scope, receive: Receive) -> Reply:
+        """Hand a request to Litestar with its body read and bounded, and take its answer whole."""
+        head = read_head(scope, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX)
+        body = await read_body(
+            receive, head, self._watch, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX
+        )
+        self.metrics.received(len(body))
+        answers: list[Message] = []
+
+        async def replay() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def keep(message: Message) -> None:
+            answers.append(message)
+
+        await self._admin(cast("Any", scope), cast("Any", replay), cast("Any", keep))
+        start, *chunks = answers
+        return Reply(
+            start["status"],
+            list(start["headers"]),
+            b"".join(chunk.get("body", b"") for chunk in chunks),
+            scope.get(CODE_KEY, "ok"),
+        )
+
+    async def _document(self, scope: Scope, receive: Receive) -> Reply:
+        """`GET /openapi.json`; made when it is first asked for."""
+        del scope, receive
+        if not self._openapi:
+            self._openapi = document()
+        return Reply(200, JSON_HEADERS, self._openapi)
+
+
+def _wrong_method(allowed: tuple[str, ...]) -> Rejection:
+    names = ", ".join(allowed)
+    return Rejection(
+        MalformedRequest(f"expected {names} at this path"),
+        status=405,
+        reason="method",
+        headers=[(b"allow", names.encode())],  # RFC 9110 section 15.5.6 wants it
+    )
+
+
+def _unanswered() -> LogUnavailable:
+    return LogUnavailable(
+        "the vault did not answer in time: the outcome is unknown",
+        hint="Retry with the same idempotency key",
+        retry_after_s=1.0,
+    )
