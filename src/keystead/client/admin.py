@@ -1,0 +1,302 @@
+"""What operators ask for, and what anyone may read, one function each; each makes an :class:`Ask`.
+
+A client has a method of the same name that runs it. Those that change something go out under an
+idempotency key, and again only if the node cannot have begun them: if it was not reached, or
+refused as ``overloaded``. After a lost answer look first, then ask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from keystead.client.core import Call, Flow, Reply, Request, Session, Turn, decode, exchange
+from keystead.client.operations import new_idempotency_key
+from keystead.errors import MalformedRequest, Unauthenticated
+from keystead.keys.commands import (
+    CreateKey,
+    HandleInfo,
+    IssuedHandle,
+    IssueHandle,
+    KeyInfo,
+    MoveVersion,
+    RecordInfo,
+    RevokedLink,
+    RevokeHandle,
+    RevokeKeyHandles,
+)
+from keystead.keys.handles import Handle, parse
+from keystead.keys.lifecycle import Move
+from keystead.keys.model import Policy
+from keystead.keys.narrowing import Narrowing
+from keystead.keys.purposes import Purpose
+from keystead.keys.verify import PublicKey
+
+__all__ = [
+    "Ask",
+    "Issued",
+    "RevokedLink",
+    "certificate",
+    "create_key",
+    "issue_handle",
+    "jwks",
+    "list_keys",
+    "log",
+    "move_version",
+    "public_key",
+    "revoke_handle",
+    "revoke_key_handles",
+    "show_handle",
+    "show_key",
+]
+
+R = TypeVar("R")
+_E = TypeVar("_E", bound=StrEnum)
+_Change = CreateKey | MoveVersion | IssueHandle | RevokeHandle | RevokeKeyHandles
+
+
+class Issued(msgspec.Struct, frozen=True, kw_only=True):
+    """A new handle. Its token leaves only by ``handle.reveal()``, and is told this once."""
+
+    handle: Handle
+    handle_id: str
+    link: str
+    key: str
+    purpose: str
+    operations: tuple[str, ...]
+    principal: str
+
+
+class Ask(Call[R], Generic[R], frozen=True, kw_only=True):
+    """One request that is no use of a key. ``operator``: it takes an operator's token."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    read: Callable[[Reply], R]
+    body: bytes = b""
+    operator: bool = True
+    idempotency_key: str | None = None
+
+    def flow(self, session: Session, turn: Turn) -> Flow[R]:
+        """Send it, again only as far as that is harmless."""
+        headers: dict[str, str] = {}
+        if self.operator:
+            if session.operator is None:
+                raise Unauthenticated(
+                    "an operator's token is needed", hint="Make the client with operator='kso1...'"
+                )
+            headers["authorization"] = f"Bearer {session.operator}"
+        if self.method == "POST":
+            headers["content-type"] = "application/json"
+        if self.idempotency_key is not None:
+            headers["idempotency-key"] = self.idempotency_key
+        request = Request(
+            method=self.method,
+            path=self.path,
+            headers=headers,
+            body=self.body,
+            repeatable=self.method == "GET",
+        )
+        until_s = turn.monotonic_s + session.retry.deadline_s
+        reply, _ = yield from exchange(session, lambda _: request, turn, until_s)
+        return self.read(reply)
+
+
+# --- what anyone may read ------------------------------------------------------------------------
+
+
+def public_key(name: str) -> Ask[PublicKey]:
+    """The public part of a key and of all its versions, to verify with (``keys.verify``)."""
+    return _get(f"/v1/keys/{_part(name)}/public", PublicKey, operator=False)
+
+
+def jwks(name: str) -> Ask[dict[str, Any]]:
+    """A key's JSON Web Key Set (RFC 7517)."""
+    return _get(f"/v1/keys/{_part(name)}/jwks.json", dict[str, Any], operator=False)
+
+
+def certificate(name: str) -> Ask[str]:
+    """The certificate of an authority's primary version, PEM (RFC 7468)."""
+    return Ask(
+        method="GET",
+        path=f"/v1/keys/{_part(name)}/certificate",
+        read=lambda reply: reply.body.decode("ascii", errors="replace"),
+        operator=False,
+    )
+
+
+# --- what operators may do -----------------------------------------------------------------------
+
+
+def create_key(
+    name: str,
+    purpose: str,
+    *,
+    policy: Policy | None = None,
+    algorithm: str | None = None,
+    tenant: str = "default",
+    labels: dict[str, str] | None = None,
+    prehashed: bool = False,
+) -> Ask[KeyInfo]:
+    """Make a key and its first version, active at once.
+
+    Raises:
+        MalformedRequest: no such purpose.
+    """
+    command = CreateKey(
+        name=name,
+        purpose=_one_of(Purpose, purpose),
+        tenant=tenant,
+        algorithm=algorithm,
+        prehashed=prehashed,
+        labels=labels or {},
+        policy=policy or Policy(),
+    )
+    return _post("/v1/keys", command, KeyInfo)
+
+
+def list_keys(
+    *, tenant: str | None = None, purpose: str | None = None, after: str = "", limit: int = 100
+) -> Ask[list[KeyInfo]]:
+    """Keys in order of their names, ``limit`` at a time, from after the name ``after``."""
+    asked = {"tenant": tenant, "purpose": purpose, "after": after or None, "limit": limit}
+    return _get("/v1/keys" + _query(asked), list[KeyInfo])
+
+
+def show_key(name: str) -> Ask[KeyInfo]:
+    """One key with its versions."""
+    return _get(f"/v1/keys/{_part(name)}", KeyInfo)
+
+
+def move_version(name: str, move: str, *, reason: str, version: int | None = None) -> Ask[KeyInfo]:
+    """Suspend, resume, deactivate, compromise or destroy a version, or all that may be.
+
+    Raises:
+        MalformedRequest: no such move.
+    """
+    command = MoveVersion(name=name, move=_one_of(Move, move), version=version, reason=reason)
+    return _post(f"/v1/keys/{_part(name)}/moves", command, KeyInfo, without="name")
+
+
+def issue_handle(
+    key: str,
+    principal: str,
+    *,
+    operations: tuple[str, ...] | None = None,
+    ttl_s: int | None = None,
+    narrowing: Narrowing | None = None,
+) -> Ask[Issued]:
+    """Issue a handle of a key to a principal; ``ttl_s`` seconds from now by the vault's clock."""
+    command = IssueHandle(
+        key=key,
+        principal=principal,
+        operations=operations,
+        ttl_s=ttl_s,
+        narrowing=narrowing or Narrowing(),
+    )
+    made = _post("/v1/handles", command, IssuedHandle)
+    return Ask(
+        method=made.method,
+        path=made.path,
+        body=made.body,
+        idempotency_key=made.idempotency_key,
+        read=_issued,
+    )
+
+
+def show_handle(handle_id: str) -> Ask[HandleInfo]:
+    """What is known of a handle by its id."""
+    return _get(f"/v1/handles/{_part(handle_id)}", HandleInfo)
+
+
+def revoke_handle(link: str, *, reason: str) -> Ask[RevokedLink]:
+    """Revoke a handle and all its children, by the id of a link of its chain."""
+    return _post("/v1/handles/revoke", RevokeHandle(link=link, reason=reason), RevokedLink)
+
+
+def revoke_key_handles(key: str, *, reason: str) -> Ask[KeyInfo]:
+    """Revoke all handles of a key: its generation grows."""
+    command = RevokeKeyHandles(key=key, reason=reason)
+    path = f"/v1/keys/{_part(key)}/handles/revoke"
+    return _post(path, command, KeyInfo, without="key")
+
+
+def log(
+    *,
+    key: str | None = None,
+    handle_id: str | None = None,
+    outcome: str | None = None,
+    operation: str | None = None,
+    request_id: str | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> Ask[list[RecordInfo]]:
+    """Records of the log, newest first, from before sequence ``before``."""
+    asked = {
+        "key": key,
+        "handle_id": handle_id,
+        "outcome": outcome,
+        "operation": operation,
+        "request_id": request_id,
+        "before": before,
+        "limit": limit,
+    }
+    return _get("/v1/log" + _query(asked), list[RecordInfo])
+
+
+# --- how ---------------------------------------------------------------------------------------
+
+
+def _get(path: str, form: type[R], *, operator: bool = True) -> Ask[R]:
+    return Ask(
+        method="GET", path=path, read=lambda reply: decode(reply.body, form), operator=operator
+    )
+
+
+def _post(path: str, command: _Change, form: type[R], *, without: str = "") -> Ask[R]:
+    """A change; ``without``: the member that the path says already."""
+    members = msgspec.to_builtins(command)
+    left_out = {"do", without}
+    body = {name: value for name, value in members.items() if name not in left_out}
+    return Ask(
+        method="POST",
+        path=path,
+        body=msgspec.json.encode(body),
+        read=lambda reply: decode(reply.body, form),
+        idempotency_key=new_idempotency_key(),
+    )
+
+
+def _one_of(kind: type[_E], name: str) -> _E:
+    try:
+        return kind(name)
+    except ValueError:
+        raise MalformedRequest(
+            f"no {kind.__name__.lower()} {name[:32]!r}", hint="Known: " + ", ".join(kind)
+        ) from None
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _query(asked: dict[str, str | int | None]) -> str:
+    given = {name: value for name, value in asked.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def _issued(reply: Reply) -> Issued:
+    told = decode(reply.body, IssuedHandle)
+    return Issued(
+        handle=parse(told.token),
+        handle_id=told.handle_id,
+        link=told.link,
+        key=told.key,
+        purpose=told.purpose,
+        operations=told.operations,
+        principal=told.principal,
+    )
