@@ -1,0 +1,355 @@
+"""The composition root: builds each process out of its parts, and supervises them as one node.
+
+``python -m keystead.app up`` is what ``keystead up`` runs. The other roles are its children; each
+gets its configuration, which holds no secret, as one JSON argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import sys
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from keystead.custody.root import RootKey
+from keystead.custody.seal_file import FileSeal
+from keystead.custody.software import SoftwareCustody
+from keystead.errors import KeysteadError, StartupError
+from keystead.front.serve import FrontConfig
+from keystead.net.logs import configure_logs
+from keystead.net.processes import die_with_parent, report_error, report_ready
+from keystead.net.system import SystemClock, SystemRandom
+from keystead.ports import Custody
+from keystead.store.sqlite_journal import SqliteJournal
+from keystead.store.sqlite_registry import SqliteRegistry
+from keystead.supervisor import NodeOptions, run_node
+from keystead.vault.admin import Administration
+from keystead.vault.admission import Admission
+from keystead.vault.authority import Snapshot
+from keystead.vault.committer import Committer
+from keystead.vault.counters import ExpectedCounters
+from keystead.vault.denials import DenialLimiter
+from keystead.vault.grants import Grants
+from keystead.vault.guard import OperatorGuard
+from keystead.vault.hygiene import harden
+from keystead.vault.macs import VaultSecrets
+from keystead.vault.making import KeyMaker
+from keystead.vault.opened import OpenedKeys
+from keystead.vault.reservations import Reservations
+from keystead.vault.server import Service, listen
+from keystead.vault.standing import Standing
+from keystead.vault.start import DEPLOYMENT, SEALED_ROOT, found, initialise, record_gaps
+from keystead.vault.tending import Tending
+from keystead.vault.uses import Uses
+
+__all__ = ["VaultConfig", "main"]
+
+_UNAVAILABLE = 3
+_DEPLOYMENT_BYTES = 8
+
+
+class VaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a vault's registry, seal and socket are; paths are relative to the data folder."""
+
+    registry: str
+    seal_file: str
+    socket: str
+    node: str
+
+
+class MigrateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which registry to migrate."""
+
+    registry: str
+
+
+class StewardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a steward finds its vault and registry."""
+
+    vault_socket: str
+    registry: str
+
+
+# --- the vault -----------------------------------------------------------------------------------
+
+
+class _Opened(msgspec.Struct, frozen=True):
+    """What a vault stands on once its root key is unsealed."""
+
+    registry: SqliteRegistry
+    journal: SqliteJournal
+    root: RootKey
+    secrets: VaultSecrets
+    deployment: str
+    snapshot: Snapshot
+    operator_token: str
+    gap: int
+
+
+def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRandom) -> _Opened:
+    """Unseal and check what is there; at the very first start, make it."""
+    path = Path(config.registry)
+    registry, journal = SqliteRegistry(path), SqliteJournal(path)
+    seal = FileSeal(Path(config.seal_file))
+    stored, sealed = registry.meta(DEPLOYMENT), registry.meta(SEALED_ROOT)
+    token = ""
+    if stored is None or sealed is None:
+        deployment = random.bytes(_DEPLOYMENT_BYTES).hex()
+        if (
+            not seal.exists()
+        ):  # it may be there: from a first start that was cut off before its commit
+            seal.create(random)
+        root, sealed = RootKey.create(seal, deployment, random)
+        secrets = _secrets(root)
+        token = initialise(
+            journal,
+            secrets,
+            deployment=deployment,
+            sealed_root=sealed,
+            node=config.node,
+            clock=clock,
+            random=random,
+        )
+    else:
+        deployment = stored.decode()
+        root = RootKey.unseal(seal, sealed, deployment, random)
+        secrets = _secrets(root)
+    snapshot = found(registry, secrets)
+    gap = record_gaps(
+        registry, journal, epoch=snapshot.epoch, node=config.node, clock=clock, random=random
+    )
+    return _Opened(registry, journal, root, secrets, deployment, snapshot, token, gap)
+
+
+def _secrets(root: RootKey) -> VaultSecrets:
+    return VaultSecrets(
+        root.derive(b"handles"), root.derive(b"registry"), root.derive(b"fingerprints")
+    )
+
+
+class _Vault(msgspec.Struct, frozen=True):
+    """The built vault: what the socket needs, and what must be ended in order."""
+
+    service: Service
+    tending: Tending
+    committer: Committer
+    opened_keys: OpenedKeys
+    custody: Custody
+    executors: tuple[Executor, Executor]
+
+
+def _build_committer(
+    opened: _Opened,
+    standing: Standing,
+    opened_keys: OpenedKeys,
+    clock: SystemClock,
+    random: SystemRandom,
+) -> Committer:
+    def on_snapshot(snapshot: Snapshot) -> None:
+        standing.snapshot = snapshot
+        opened_keys.follow(snapshot)
+
+    def on_trouble(error: KeysteadError | None) -> None:
+        standing.trouble = error
+
+    return Committer(
+        journal=opened.journal,
+        secrets=opened.secrets,
+        snapshot=opened.snapshot,
+        clock=clock,
+        random=random,
+        loop=asyncio.get_running_loop(),
+        on_snapshot=on_snapshot,
+        on_trouble=on_trouble,
+    )
+
+
+def _build_vault(
+    config: VaultConfig,
+    opened: _Opened,
+    clock: SystemClock,
+    random: SystemRandom,
+    protections: dict[str, str],
+) -> _Vault:
+    loop = asyncio.get_running_loop()
+    custody = SoftwareCustody(opened.root, random)
+    standing = Standing(opened.snapshot, deployment=opened.deployment, node=config.node)
+    standing.count("gap_uses", "", opened.gap)
+    opened_keys = OpenedKeys(custody, opened.registry)
+
+    committer = _build_committer(opened, standing, opened_keys, clock, random)
+    reservations = Reservations(standing, committer, clock, random)
+    denials = DenialLimiter()
+    executors = (
+        ThreadPoolExecutor(2, thread_name_prefix="custody"),
+        ThreadPoolExecutor(1, thread_name_prefix="custody-ordered"),
+    )
+    grants = Grants(opened.secrets, opened.registry)
+    uses = Uses(
+        standing=standing,
+        admission=Admission(standing, grants, opened.registry, opened.secrets),
+        opened=opened_keys,
+        counters=ExpectedCounters(opened.registry, opened.secrets),
+        reservations=reservations,
+        denials=denials,
+        committer=committer,
+        clock=clock,
+        random=random,
+        executors=executors,
+        loop=loop,
+    )
+    administration = Administration(
+        standing=standing,
+        guard=OperatorGuard(),
+        secrets=opened.secrets,
+        registry=opened.registry,
+        committer=committer,
+        reservations=reservations,
+        maker=KeyMaker(custody, opened.registry, clock, random),
+        clock=clock,
+        random=random,
+        loop=loop,
+        next_request_id=uses.next_request_id,
+    )
+    tending = Tending(
+        standing=standing,
+        secrets=opened.secrets,
+        registry=opened.registry,
+        committer=committer,
+        reservations=reservations,
+        denials=denials,
+        opened=opened_keys,
+        clock=clock,
+        random=random,
+        protections=protections,
+    )
+    service = Service(standing, uses, administration, tending)
+    return _Vault(service, tending, committer, opened_keys, custody, executors)
+
+
+async def _serve_vault(config: VaultConfig, opened: _Opened, protections: dict[str, str]) -> None:
+    clock, random = SystemClock(), SystemRandom()
+    vault = _build_vault(config, opened, clock, random, protections)
+    vault.committer.start()
+    server = await listen(vault.service, config.socket)
+    stop = _stop_event()
+    gc.collect()
+    gc.freeze()  # what start-up made lives as long as the process: keep it out of collections
+    report_ready(
+        deployment=opened.deployment,
+        keys=len(opened.snapshot.keys),
+        operator_token=opened.operator_token,
+        gap_uses=opened.gap,
+    )
+    await stop.wait()
+    server.close()
+    for executor in vault.executors:
+        executor.shutdown(wait=True)
+    await asyncio.sleep(0)  # lets what the executors finished queue its records
+    vault.tending.finish()
+    vault.committer.stop()
+    vault.opened_keys.close()
+    vault.custody.close()
+    opened.registry.close()
+    opened.journal.close()  # last: a read-only connection could not checkpoint the write-ahead log
+
+
+def _run_vault(config: VaultConfig) -> None:
+    configure_logs(None)
+    protections = harden()
+    os.umask(0o077)
+    opened = _open_deployment(config, SystemClock(), SystemRandom())
+    protections |= {
+        "seal": "file: for development; who copies seal and registry has the keys",
+        "anchor": "off: a restored older copy of the whole data folder is not detected",
+    }
+    Path(config.socket).unlink(missing_ok=True)  # of a node that was killed; the lock is ours
+    uvloop.run(_serve_vault(config, opened, protections))
+
+
+# --- the other roles -----------------------------------------------------------------------------
+
+
+def _run_migrate(config: MigrateConfig) -> None:
+    from keystead.store.migrate import migrate_sqlite  # noqa: PLC0415  only this role loads SQLAlchemy
+
+    os.umask(0o077)
+    report_ready(schema=migrate_sqlite(Path(config.registry)))
+
+
+def _run_front(config: FrontConfig) -> None:
+    from keystead.front.serve import run  # noqa: PLC0415  only this role loads the HTTP server
+
+    run(config)
+
+
+def _run_steward(config: StewardConfig) -> None:
+    from keystead.net.link import VaultLink  # noqa: PLC0415  only this role
+    from keystead.steward.rounds import make_rounds  # noqa: PLC0415  only this role
+
+    configure_logs(None)
+
+    async def serve() -> None:
+        link = VaultLink(config.vault_socket)
+        registry = SqliteRegistry(Path(config.registry))
+        stop = _stop_event()
+        await link.start()
+        report_ready()
+        try:
+            await make_rounds(link, registry, stop)
+        finally:
+            await link.close()
+            registry.close()
+
+    uvloop.run(serve())
+
+
+def _stop_event() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _child(role: str, config_json: str) -> None:
+    """Run one child process."""
+    die_with_parent()
+    data = config_json.encode()
+    match role:
+        case "vault":
+            _run_vault(msgspec.json.decode(data, type=VaultConfig))
+        case "migrate":
+            _run_migrate(msgspec.json.decode(data, type=MigrateConfig))
+        case "front":
+            _run_front(msgspec.json.decode(data, type=FrontConfig))
+        case "steward":
+            _run_steward(msgspec.json.decode(data, type=StewardConfig))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a role; gives the exit status: 0 done, 3 cannot start."""
+    parser = argparse.ArgumentParser(prog="keystead.app")
+    parser.add_argument("role", choices=("up", "vault", "migrate", "front", "steward"))
+    parser.add_argument("--config-json", required=True)
+    chosen = parser.parse_args(arguments)
+    if chosen.role == "up":
+        options = msgspec.json.decode(chosen.config_json.encode(), type=NodeOptions)
+        return asyncio.run(run_node(options))
+    try:
+        _child(chosen.role, chosen.config_json)
+    except (StartupError, KeysteadError) as exc:
+        report_error(exc)
+        return _UNAVAILABLE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
