@@ -25,7 +25,18 @@ def test_base64url_of_rfc_4648(data: bytes, text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Zg==", "Zh", "Z", "Zm9vY", "+/+/", "Zm 9v", "Zm9v\n", "Zmä", "Zm9v=", "\N{FULLWIDTH DIGIT ONE}AA"],
+    [
+        "Zg==",
+        "Zh",
+        "Z",
+        "Zm9vY",
+        "+/+/",
+        "Zm 9v",
+        "Zm9v\n",
+        "Zmä",
+        "Zm9v=",
+        "\N{FULLWIDTH DIGIT ONE}AA",
+    ],
 )
 def test_another_base64_is_refused(text: str) -> None:
     with pytest.raises(MalformedRequest):
@@ -38,7 +49,7 @@ def test_parts_stand_behind_their_lengths() -> None:
 
 
 def test_canonical_json_is_rfc_8785() -> None:
-    value = {"b": [1, True, None], "a": "\u20ac\x0f\n\\\"/\x7f", "A": {}}
+    value = {"b": [1, True, None], "a": '\u20ac\x0f\n\\"/\x7f', "A": {}}
     assert canonical_json(value) == (
         '{"A":{},"a":"\u20ac\\u000f\\n\\\\\\"/\x7f","b":[1,true,null]}'.encode()
     )

@@ -31,7 +31,7 @@ def seal(key: bytes | bytearray, nonce: bytes, plaintext: bytes | bytearray, aad
 def open_into(
     key: bytes | bytearray, nonce: bytes, ciphertext: bytes, aad: bytes, into: bytearray
 ) -> None:
-    """Decrypt into a buffer of exactly ``len(ciphertext) - TAG_BYTES``.
+    """Decrypt into a buffer of exactly ``len(ciphertext) - TAG_BYTES``; on an error it is zeros.
 
     Raises:
         SignatureInvalid: another key, nonce or associated data, or the ciphertext was altered.
@@ -39,6 +39,7 @@ def open_into(
     try:
         AESGCMSIV(key).decrypt_into(nonce, ciphertext, aad, into)
     except (InvalidTag, ValueError) as exc:
+        into[:] = bytes(len(into))  # OpenSSL decrypts before it knows that the tag does not hold
         raise SignatureInvalid(
             "the ciphertext does not open under this key and associated data"
         ) from exc

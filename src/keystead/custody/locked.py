@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 __all__ = ["LockedBuffer", "wipe"]
 
@@ -55,6 +55,9 @@ class LockedBuffer:
 
     def __del__(self) -> None:
         self.wipe()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is neither copied nor pickled")
 
     def __repr__(self) -> str:
         return f"<LockedBuffer of {len(self.data)} bytes>"

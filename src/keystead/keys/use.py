@@ -15,6 +15,7 @@ from keystead.errors import (
     AlgorithmForbidden,
     ContextMismatch,
     HandleExpired,
+    HandleInvalid,
     HandleRevoked,
     PermissionDenied,
 )
@@ -84,9 +85,11 @@ def decide_use(
     """Decide one use against its handle and the key as it stands.
 
     Raises:
-        PurposeMismatch, HandleRevoked, HandleExpired, PermissionDenied, ContextMismatch,
-        AlgorithmForbidden, KeyStateError, NotFound, MalformedRequest: the first rule it breaks.
+        HandleInvalid, PurposeMismatch, HandleRevoked, HandleExpired, PermissionDenied,
+        ContextMismatch, AlgorithmForbidden, KeyStateError, NotFound, MalformedRequest: the first rule it breaks.
     """
+    if grant.body.key_id != key.id or grant.body.purpose is not key.purpose:
+        raise HandleInvalid("the handle names another key or purpose than the one it is used for")
     check_operation(key.purpose, asked.purpose, asked.operation)
     check_context(asked.context)
     version = key.version(asked.version) if asked.version else key.primary_version()

@@ -114,6 +114,10 @@ class SqliteRegistry:
         }
         terms = [f"{column} = ?" for column, value in wanted.items() if value is not None]
         values: list[object] = [value for value in wanted.values() if value is not None]
+        if query.outcome not in (None, "ok"):
+            # Said in words, as SQLite takes the index of refusals only where its own condition
+            # stands in the query (sqlite.org/partialindex.html section 3).
+            terms.append("outcome <> 'ok'")
         if query.before is not None:
             terms.append("seq < ?")
             values.append(query.before)

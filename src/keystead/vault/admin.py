@@ -10,6 +10,7 @@ from functools import partial
 import msgspec
 
 from keystead import limits
+from keystead.encoding import DECODE_ERRORS
 from keystead.errors import (
     Conflict,
     InvariantViolation,
@@ -410,8 +411,8 @@ class _Asked:
 def _decode(data: bytes) -> Command:
     try:
         command: Command = _COMMAND.decode(data)
-    except msgspec.DecodeError as exc:
-        raise MalformedRequest(f"expected an admin command: {exc}") from exc
+    except DECODE_ERRORS as exc:
+        raise MalformedRequest("expected an admin command, met other fields or values") from exc
     return command
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from keystead import limits
+from keystead.encoding import DECODE_ERRORS
 from keystead.errors import HandleInvalid, MalformedRequest
 from keystead.keys.epochs import check_idempotent
 from keystead.keys.framing.base import Facts
@@ -48,8 +49,8 @@ class Admission:
         running.held = held = self._grants.get(use.handle)
         body = held.grant.body
         key = snapshot.key(body.key_id)
-        if body.purpose is not key.purpose or held.issued.key_id != key.id:
-            raise HandleInvalid("the handle names another purpose than its key's")
+        if held.issued.key_id != key.id:
+            raise HandleInvalid("the handle names another key than it was issued for")
         running.key = key
         running.epoch = snapshot.epoch
         check_operation(key.purpose, use.purpose, use.operation)
@@ -96,8 +97,11 @@ def _decode_facts(running: Running) -> Facts:
     facts_type(use.purpose, use.operation)  # raises with the list of what there is
     try:
         facts = _DECODERS[use.purpose, use.operation].decode(use.facts)
-    except msgspec.DecodeError as exc:
-        raise MalformedRequest(f"the facts of {use.purpose}/{use.operation}: {exc}") from exc
+    except DECODE_ERRORS as exc:
+        raise MalformedRequest(
+            f"expected the facts of {use.purpose}/{use.operation}, met other fields or values",
+            hint="docs/purposes.md lists them",
+        ) from exc
     if isinstance(facts, Wrap | Unwrap | Derive | Mac):
         check_data(facts)
     return facts
@@ -114,7 +118,7 @@ def _check_texts(running: Running) -> None:
             " ASCII characters"
         )
     if use.reason is not None and (
-        len(use.reason.encode()) > limits.REASON_BYTES_MAX or not use.reason.isprintable()
+        not use.reason.isprintable() or len(use.reason.encode()) > limits.REASON_BYTES_MAX
     ):
         raise MalformedRequest(
             f"expected a printable reason of at most {limits.REASON_BYTES_MAX} bytes"

@@ -15,7 +15,13 @@ from collections.abc import Callable
 import msgspec
 
 from keystead import limits
-from keystead.errors import InvariantViolation, KeysteadError, LogUnavailable, Overloaded
+from keystead.errors import (
+    InvariantViolation,
+    KeysteadError,
+    LogUnavailable,
+    Overloaded,
+    StateRolledBack,
+)
 from keystead.frames.messages import Receipt
 from keystead.keys.epochs import Accepted, Candidate, Replayed, decide
 from keystead.ports import Clock, IdempotencyRow, Journal, ObjectRow, Random, RecordRow, Transaction
@@ -193,7 +199,7 @@ class Committer:
         with self._wake:
             while not self._queue and not self._stopping:
                 if self._late:
-                    self._wake.wait(0.5)
+                    self._wake.wait(limits.BEST_EFFORT_FLUSH_S)
                     return []
                 self._wake.wait()
             if not self._queue:
@@ -229,7 +235,7 @@ class Committer:
                     settled.append((pending, outcome))
                 tx.append(rows)
                 view.flush()
-        except LogUnavailable as exc:
+        except KeysteadError as exc:
             self._fail(group, exc)
             return
         self._next_seq = seq
@@ -336,6 +342,12 @@ class Committer:
         if row.epoch == self._snapshot.epoch:
             return self._snapshot
         self._secrets.check_epoch(row)
+        if row.epoch < self._snapshot.epoch:
+            raise StateRolledBack(
+                f"the registry is at epoch {row.epoch}, this vault has seen {self._snapshot.epoch}:"
+                " an older copy was put back under it",
+                hint="Stop the node and restore the registry that was there",
+            )
         rows = list(tx.objects_since(self._snapshot.epoch))
         for item in rows:
             self._secrets.check_object(item)

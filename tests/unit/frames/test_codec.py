@@ -6,14 +6,23 @@ import pytest
 from keystead import limits
 from keystead.errors import MalformedRequest
 from keystead.frames.codec import FrameReader, decode_answers, decode_requests, encode_frame
-from keystead.frames.messages import Done, Public, Receipt, Refused, Status, Use
+from keystead.frames.messages import (
+    Answer,
+    Done,
+    Public,
+    Receipt,
+    Refused,
+    Request,
+    Status,
+    Use,
+)
 
-REQUESTS = [
+REQUESTS: list[Request] = [
     Use(1, "ks1.a", "jwt", "sign", "web", b"\x80", 2, "key", "why", None, b"web:33"),
     Public(2, "jwks", "shop"),
     Status(3),
 ]
-ANSWERS = [
+ANSWERS: list[Answer] = [
     Done(1, b"\x80", Receipt(0, 1, "shop", 1, "kid", "ed25519", "durable", "r-1")),
     Done(2, b"\x80"),
     Refused(3, "overloaded", "busy", "wait", 1.0, "r-2"),

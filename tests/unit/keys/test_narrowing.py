@@ -55,10 +55,16 @@ def test_nothing_narrows_nothing_and_all_narrow_in_order() -> None:
         context_prefix="a",
         operations=("sign",),
     )
-    kinds = [type(caveat).__name__ for caveat in caveats_of(full)]
-    assert kinds == (
-        "Operations ContextPrefix Algorithms Versions NotAfter Rate Uses BoundTo".split()
-    )
+    assert [type(caveat) for caveat in caveats_of(full)] == [
+        Operations,
+        ContextPrefix,
+        Algorithms,
+        Versions,
+        NotAfter,
+        Rate,
+        Uses,
+        BoundTo,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ BOUND = {
 def test_possession_is_proven_by_kind_and_value(bound: BoundTo) -> None:
     for caveat, bearer in BOUND.items():
         if caveat is bound:
-            assert decide(DATA, bound, bearer=bearer)
+            assert decide(DATA, bound, bearer=bearer).version.number == 1
         else:
             with pytest.raises(PermissionDenied, match=f"bound to a {bound.kind}"):
                 decide(DATA, bound, bearer=bearer)
@@ -142,18 +142,18 @@ def test_possession_is_proven_by_kind_and_value(bound: BoundTo) -> None:
 
 
 def test_every_type_of_caveat_is_held_against_a_use() -> None:
-    harmless = {
-        Operations: Operations(("wrap",)),
-        ContextPrefix: ContextPrefix("web"),
-        Algorithms: Algorithms(("aes-256-gcm-siv",)),
-        Versions: Versions((1,)),
-        NotAfter: NotAfter(NOW_MS),
-        Rate: Rate(1, 1),
-        Uses: Uses(1),
-        BoundTo: BoundTo("unix", b"web:33"),
-    }
-    assert set(harmless) == set(get_args(Caveat))
-    grant = grant_of(DATA, *harmless.values())
+    harmless: list[Caveat] = [
+        Operations(("wrap",)),
+        ContextPrefix("web"),
+        Algorithms(("aes-256-gcm-siv",)),
+        Versions((1,)),
+        NotAfter(NOW_MS),
+        Rate(1, 1),
+        Uses(1),
+        BoundTo("unix", b"web:33"),
+    ]
+    assert {type(caveat) for caveat in harmless} == set(get_args(Caveat))
+    grant = grant_of(DATA, *harmless)
     bearer = Bearer(unix_peer=b"web:33")
     check_grant(grant, WRAP, bearer, algorithm="aes-256-gcm-siv", version=1, now_ms=NOW_MS)
 
@@ -212,11 +212,14 @@ PEER = BoundTo("unix", b"web:33")
 
 def test_a_prehashed_key_signs_digests_for_its_socket_only() -> None:
     at_socket = Bearer(unix_peer=b"web:33")
-    assert decide(PREHASHED, PEER, asked=DIGEST, bearer=at_socket)
+    assert decide(PREHASHED, PEER, asked=DIGEST, bearer=at_socket).version.number == 1
     with pytest.raises(PermissionDenied, match="socket-bound handles only"):
         decide(PREHASHED, asked=DIGEST)
     with pytest.raises(PermissionDenied, match="socket-bound handles only"):
         decide(PREHASHED, asked=DIGEST, bearer=at_socket)  # at a socket, but not bound to it
+    by_key = Bearer(unix_peer=b"web:33", ed25519=b"c" * 32)
+    with pytest.raises(PermissionDenied, match="socket-bound handles only"):
+        decide(PREHASHED, BoundTo("ed25519", b"c" * 32), asked=DIGEST, bearer=by_key)
     with pytest.raises(PermissionDenied, match="bound to a unix"):
         decide(PREHASHED, PEER, asked=DIGEST, bearer=Bearer(unix_peer=b"web:34"))
     with pytest.raises(PermissionDenied, match="was created as prehashed"):
@@ -225,7 +228,7 @@ def test_a_prehashed_key_signs_digests_for_its_socket_only() -> None:
 
 def test_another_key_signs_no_digest() -> None:
     key = key_of(Purpose.TLS)
-    assert decide(key, asked=SIGN)
+    assert decide(key, asked=SIGN).version.number == 1
     with pytest.raises(PermissionDenied, match="was not created as prehashed"):
         decide(key, PEER, asked=DIGEST, bearer=Bearer(unix_peer=b"web:33"))
 

@@ -60,16 +60,17 @@ def _check_audience(claims: dict[str, Any], policy: JwtPolicy) -> None:
         )
 
 
-def _check_shape(value: object, depth_left: int) -> None:
+def _check_shape(value: dict[Any, Any] | list[Any], depth_left: int) -> None:
     """Hold the vault's own bound on nesting; msgpack, unlike JSON, also has members named 1."""
-    if not isinstance(value, dict | list):
-        return
     if not depth_left:
         raise MalformedRequest(f"expected claims nested at most {limits.JSON_DEPTH_MAX} deep")
-    if isinstance(value, dict) and not all(isinstance(name, str) for name in value):
-        raise MalformedRequest("expected claims whose members are named by strings")
+    if isinstance(value, dict):
+        for name in value:
+            if not isinstance(name, str):
+                raise MalformedRequest("expected claims whose members are named by strings")
     for item in value.values() if isinstance(value, dict) else value:
-        _check_shape(item, depth_left - 1)
+        if isinstance(item, dict | list):
+            _check_shape(item, depth_left - 1)
 
 
 def _complete(claims: dict[str, Any], policy: JwtPolicy, now_s: int) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_a_dual_document_binds_both_algorithms() -> None:
 
 
 def test_an_entry_is_bounded_and_not_empty() -> None:
-    assert frame(b"a" * limits.LEDGER_ENTRY_BYTES_MAX)
+    assert frame(b"a" * limits.LEDGER_ENTRY_BYTES_MAX).step is not None
     for entry in (b"", b"a" * (limits.LEDGER_ENTRY_BYTES_MAX + 1)):
         with pytest.raises(MalformedRequest, match=f"met {len(entry)}"):
             frame(entry)

@@ -30,7 +30,8 @@ def test_the_example_of_rfc_8446_section_4_4_3() -> None:
 def test_roles_sign_different_content(size: int) -> None:
     scene, digest = scene_of(key_of(Purpose.TLS)), bytes(size)
     server, client = (
-        TLS.frame(SignTls(role=role, transcript_hash=digest), scene) for role in ("server", "client")
+        TLS.frame(SignTls(role=role, transcript_hash=digest), scene)
+        for role in ("server", "client")
     )
     assert server.message != client.message
     assert server.message == certificate_verify_content("server", digest)
@@ -42,7 +43,9 @@ def test_roles_sign_different_content(size: int) -> None:
 @pytest.mark.parametrize("size", [0, 20, 31, 33, 64])
 def test_a_transcript_hash_is_of_sha256_or_sha384(size: int) -> None:
     with pytest.raises(MalformedRequest, match=f"met {size}"):
-        TLS.frame(SignTls(role="server", transcript_hash=bytes(size)), scene_of(key_of(Purpose.TLS)))
+        TLS.frame(
+            SignTls(role="server", transcript_hash=bytes(size)), scene_of(key_of(Purpose.TLS))
+        )
 
 
 @ALGORITHM
