@@ -8,6 +8,9 @@ ARGS   ?=
 VENV  := .venv
 BIN   := $(VENV)/bin
 PIP   := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
+# The lock names every package, so nothing is left to resolve: --no-deps keeps an older pip from
+# taking the newest coverage for pytest-cov's coverage[toml], which the lock does not hold.
+LOCKED := --require-hashes --no-deps
 # A glob, because mypy refuses a folder that holds no Python file.
 TYPED := src tests $(wildcard tools/*.py)
 
@@ -72,12 +75,12 @@ $(BIN)/python:
 
 $(VENV)/.stamp-run: requirements/runtime.txt requirements/runtime.in pyproject.toml $(BIN)/python
 	$(say) 'installing requirements/runtime.txt'
-	@$(PIP) install --require-hashes -r requirements/runtime.txt
+	@$(PIP) install $(LOCKED) -r requirements/runtime.txt
 	$(say) 'installing keystead from this checkout'
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.stamp-dev: requirements/dev.txt $(VENV)/.stamp-run
 	$(say) 'installing requirements/dev.txt'
-	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install $(LOCKED) -r requirements/dev.txt
 	@touch $@
