@@ -15,8 +15,6 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from keystead import limits
 from keystead.errors import (
-    KeysteadError,
-    LimitExceeded,
     MalformedRequest,
     NotFound,
     Unauthenticated,
@@ -56,7 +54,7 @@ from keystead.net.link import VaultLink
 __all__ = ["BODIES", "CODE_KEY", "MoveBody", "RevokeKeyHandlesBody", "build_admin"]
 
 CODE_KEY = "keystead_code"
-"""Where the ASGI scope holds the problem code of an admin answer, for the counters."""
+"""Where the ASGI scope holds code and reason of an admin answer, for the counters."""
 
 _T = TypeVar("_T")
 _AnyRequest = Request[Any, Any, State]
@@ -123,7 +121,7 @@ _TheDesk = NamedDependency[_Desk]
 
 
 def _respond(request: _AnyRequest, reply: Reply) -> Response[Any]:
-    request.scope[CODE_KEY] = reply.code  # type: ignore[literal-required]  # ASGI allows own keys
+    request.scope[CODE_KEY] = (reply.code, reply.refused)  # type: ignore[literal-required]  # ASGI allows own keys
     headers = {name.decode(): value.decode() for name, value in reply.headers}
     media_type = headers.pop("content-type")
     return Response(reply.body, status_code=reply.status, headers=headers, media_type=media_type)
@@ -258,22 +256,21 @@ def _on_error(request: _AnyRequest, exc: Exception) -> Response[Any]:
 
 def _translated(exc: HTTPException) -> Exception:
     """Litestar's own refusals in the terms of `errors.py`; its texts may quote the request."""
-    error: KeysteadError
     match exc.status_code:
         case 404:
             return NotFound("there is nothing at this path", hint="See /openapi.json")
         case 405:
-            error, reason = MalformedRequest("the path does not take this method"), "method"
-        case 413:
-            error = LimitExceeded(f"expected a body of at most {limits.ADMIN_BODY_BYTES_MAX} bytes")
-            reason = "body_bytes"
+            allow = (exc.headers or {}).get("allow", "")
+            return Rejection(
+                MalformedRequest("the path does not take this method"),
+                status=405,
+                reason="method",
+                headers=[(b"allow", allow.encode())],
+            )
         case status if 400 <= status < 500:  # noqa: PLR2004  the class of a caller's errors
             return MalformedRequest(_complaints(exc))
         case _:
             return exc
-    allow = (exc.headers or {}).get("allow", "")
-    headers = [(b"allow", allow.encode())] if allow else None
-    return Rejection(error, status=exc.status_code, reason=reason, headers=headers)
 
 
 def _complaints(exc: HTTPException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -31,6 +32,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 _LINE_BYTES = 4  # ": " and CRLF of a header line
+_LENGTH_DIGITS_MAX = 18  # what fits 64 bits; int() of more would be work for nothing
+_DISCARD_S = 2.0
+_DISCARD_BYTES_MAX = 2 * limits.BODY_BYTES_MAX
 _ONCE = (
     b"authorization",
     b"content-length",
@@ -45,18 +49,19 @@ class Disconnected(Exception):
 
 
 class Head(NamedTuple):
-    """Headers by lower-case name, and the most bytes that the body may have."""
+    """Headers by lower-case name, and the most bytes of body that will be kept of the request."""
 
     headers: dict[bytes, bytes]
     body_bytes: int
+    too_long: bool = False
 
 
 def read_head(scope: Scope, *, body_bytes_max: int) -> Head:
     """Check the headers of a request.
 
     Raises:
-        Rejection: too many bytes of headers (431, RFC 6585 section 5), a header twice that may
-            stand once, or a body announced as longer than the bound (413).
+        Rejection: too many bytes of headers (431, RFC 6585 section 5).
+        MalformedRequest: a header twice that may stand once, or a length that is no number.
     """
     raw: list[tuple[bytes, bytes]] = list(scope["headers"])
     size = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
@@ -73,7 +78,14 @@ def read_head(scope: Scope, *, body_bytes_max: int) -> Head:
     headers = dict(raw)
     if len(headers) != len(raw):
         _refuse_twice(raw)
-    return Head(headers, _announced(headers, body_bytes_max))
+    text = headers.get(b"content-length")
+    if text is None:
+        return Head(headers, body_bytes_max if b"transfer-encoding" in headers else 0)
+    if not text.isdigit():
+        raise MalformedRequest("expected content-length as digits")
+    if len(text) > _LENGTH_DIGITS_MAX or int(text) > body_bytes_max:
+        return Head(headers, 0, too_long=True)
+    return Head(headers, int(text))
 
 
 def _refuse_twice(raw: list[tuple[bytes, bytes]]) -> None:
@@ -81,18 +93,6 @@ def _refuse_twice(raw: list[tuple[bytes, bytes]]) -> None:
     for name in _ONCE:
         if names.count(name) > 1:  # two readers could each take another one
             raise MalformedRequest(f"expected one {name.decode()} header, met several")
-
-
-def _announced(headers: dict[bytes, bytes], body_bytes_max: int) -> int:
-    """The length that the request names, or for a chunked one the most that it may have."""
-    text = headers.get(b"content-length")
-    if text is None:
-        return body_bytes_max if b"transfer-encoding" in headers else 0
-    if not text.isdigit():
-        raise MalformedRequest("expected content-length as digits")
-    if len(text) > len(str(body_bytes_max)) or int(text) > body_bytes_max:
-        raise _too_long(body_bytes_max)
-    return int(text)
 
 
 async def read_body(
@@ -106,6 +106,9 @@ async def read_body(
         Disconnected: the client went away.
     """
     announced = head.headers.get(b"content-length")
+    if head.too_long:
+        # Who asks first (RFC 9110 section 10.1.1) has sent nothing yet.
+        raise await _too_long(receive, body_bytes_max, more=b"expect" not in head.headers)
     if announced is None and b"transfer-encoding" not in head.headers:
         return b""
     chunks: list[bytes] = []
@@ -118,7 +121,7 @@ async def read_body(
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > body_bytes_max:
-                raise _too_long(body_bytes_max)
+                raise await _too_long(receive, body_bytes_max, more=bool(message.get("more_body")))
             chunks.append(chunk)
             # Granian ends every body by an empty message of its own; with the length known, that
             # turn of the loop is saved.
@@ -134,7 +137,24 @@ async def read_body(
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _too_long(body_bytes_max: int) -> Rejection:
+async def _discard(receive: Receive) -> None:
+    """Read on for a while, and keep nothing.
+
+    A connection that is closed while bytes come in is reset, and the client never sees why.
+    """
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while size < _DISCARD_BYTES_MAX:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
+
+
+async def _too_long(receive: Receive, body_bytes_max: int, *, more: bool) -> Rejection:
+    if more:
+        await _discard(receive)
     return Rejection(
         LimitExceeded(f"expected a body of at most {body_bytes_max} bytes"),
         status=413,

@@ -143,7 +143,7 @@ class Front:
             start["status"],
             list(start["headers"]),
             b"".join(chunk.get("body", b"") for chunk in chunks),
-            scope.get(CODE_KEY, "ok"),
+            *scope.get(CODE_KEY, ("ok", "")),
         )
 
     async def _document(self, scope: Scope, receive: Receive) -> Reply:

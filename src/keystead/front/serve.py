@@ -20,6 +20,7 @@ from granian.server.embed import Server
 
 from keystead import limits
 from keystead.errors import StartupError
+from keystead.front.config import FrontConfig
 from keystead.front.http import Front
 from keystead.front.listen import check_listen, check_tls, clear_unix_socket, free_port
 from keystead.net.link import VaultLink
@@ -37,22 +38,6 @@ _LISTEN_TIMEOUT_S = 10.0
 _POLL_S = 0.01
 
 _log = structlog.get_logger("keystead.front")
-
-
-class FrontConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a front listens, and where its vault is.
-
-    ``listen_port`` 0: any free one. ``unix_socket``: served in clear, mode 0600. ``tls_cert``,
-    ``tls_key``: PEM files. ``log_path``: left out, the log goes to stderr.
-    """
-
-    vault_socket: str
-    listen_host: str = "127.0.0.1"
-    listen_port: int = 0
-    unix_socket: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    log_path: str | None = None
 
 
 def run(config: FrontConfig) -> None:
@@ -153,13 +138,20 @@ async def _until_listening(
     serving: list[asyncio.Task[None]], address: str, port: int, unix_socket: Path | None
 ) -> None:
     """Wait until both sockets take connections; Granian tells nobody when they do."""
-    async with asyncio.timeout(_LISTEN_TIMEOUT_S):
-        while not await _connects(asyncio.open_connection(address, port)):
-            _raise_ended(serving)
-            await asyncio.sleep(_POLL_S)
-        while unix_socket and not await _connects(asyncio.open_unix_connection(str(unix_socket))):
-            _raise_ended(serving)
-            await asyncio.sleep(_POLL_S)
+    try:
+        async with asyncio.timeout(_LISTEN_TIMEOUT_S):
+            while not await _connects(asyncio.open_connection(address, port)):
+                _raise_ended(serving)
+                await asyncio.sleep(_POLL_S)
+            path = str(unix_socket)
+            while unix_socket and not await _connects(asyncio.open_unix_connection(path)):
+                _raise_ended(serving)
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        raise StartupError(
+            f"the HTTP server takes no connections on {address} port {port}",
+            hint="Is the machine out of files or memory, or does a firewall drop them?",
+        ) from None
 
 
 async def _connects(

@@ -177,17 +177,14 @@ def recode_facts(purpose: str, operation: str, raw: msgspec.Raw) -> bytes:
     Raises:
         MalformedRequest: no such operation, or not its facts.
     """
+    facts_type(purpose, operation)
     pair = (purpose, operation)
     free_form = _FREE_FORM.get(pair)
     try:
         if free_form is not None:
             value = strict_json(bytes(raw), depth_max=limits.JSON_DEPTH_MAX)
             return _MSGPACK.encode(msgspec.convert(value, free_form))
-        decoder = _TYPED.get(pair)
-        if decoder is None:
-            facts_type(purpose, operation)  # raises, and names what there is
-            raise MalformedRequest("no such operation")
-        return _MSGPACK.encode(decoder.decode(raw))
+        return _MSGPACK.encode(_TYPED[pair].decode(raw))
     except _UNREADABLE as exc:
         raise malformed(exc, "facts") from None
 

@@ -86,7 +86,8 @@ def decide_use(
 
     Raises:
         HandleInvalid, PurposeMismatch, HandleRevoked, HandleExpired, PermissionDenied,
-        ContextMismatch, AlgorithmForbidden, KeyStateError, NotFound, MalformedRequest: the first rule it breaks.
+        ContextMismatch, AlgorithmForbidden, KeyStateError, NotFound, MalformedRequest: the first
+            rule it breaks.
     """
     if grant.body.key_id != key.id or grant.body.purpose is not key.purpose:
         raise HandleInvalid("the handle names another key or purpose than the one it is used for")

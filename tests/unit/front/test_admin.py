@@ -143,6 +143,17 @@ async def test_a_question_has_no_receipt(vault: FakeVault, client: httpx.AsyncCl
     assert "keystead-seq" not in response.headers
 
 
+async def test_refusals_are_counted_by_reason(front: Front, client: httpx.AsyncClient) -> None:
+    await client.post("/v1/keys", json={"name": "web"})
+    await client.delete("/v1/keys")
+    del client.headers["authorization"]
+    await client.get("/v1/keys")
+    page = (await client.get("/metrics")).text
+    for reason in ("malformed_request", "method", "unauthenticated"):
+        assert f'keystead_front_refusals_total{{reason="{reason}"}} 1.0' in page
+    assert front.admission.in_flight == 0
+
+
 async def test_the_vaults_refusal_is_handed_on(vault: FakeVault, client: httpx.AsyncClient) -> None:
     vault.respond = lambda request: Refused(
         request.id, "permission_denied", "a responder does not create keys", request_id="r4"

@@ -86,6 +86,12 @@ async def test_every_operation_has_a_route(client: httpx.AsyncClient) -> None:
         assert response.headers["allow"] == "POST"
 
 
+async def test_a_use_without_a_receipt_says_so(vault: FakeVault, client: httpx.AsyncClient) -> None:
+    vault.respond = lambda request: done(request, {"token": "t"})
+    answer = (await client.post("/v1/jwt/sign", json=JWT)).json()
+    assert answer == {"result": {"token": "t"}, "receipt": None}
+
+
 async def test_facts_may_be_left_at_their_defaults(
     vault: FakeVault, client: httpx.AsyncClient
 ) -> None:

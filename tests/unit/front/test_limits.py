@@ -11,6 +11,7 @@ import pytest
 
 from keystead import limits
 from keystead.errors import Overloaded
+from keystead.front import bodies
 from keystead.front.admission import Admission
 from keystead.front.http import Front
 from keystead.front.problems import Rejection
@@ -132,7 +133,9 @@ def raw_request(**headers: str) -> dict[str, Any]:
     }
 
 
-async def exchange(front: Front, *messages: dict[str, Any] | None) -> list[dict[str, Any]]:
+async def exchange(
+    front: Front, *messages: dict[str, Any] | None, **headers: str
+) -> list[dict[str, Any]]:
     """What the front sends when it receives these messages; at ``None`` the client stalls."""
     given: Iterator[dict[str, Any] | None] = iter(messages)
     sent: list[dict[str, Any]] = []
@@ -147,7 +150,12 @@ async def exchange(front: Front, *messages: dict[str, Any] | None) -> list[dict[
         sent.append(message)
 
     scope = raw_request(
-        authorization="Bearer ks1.a", content_type="application/json", content_length="50"
+        **{
+            "authorization": "Bearer ks1.a",
+            "content_type": "application/json",
+            "content_length": "50",
+            **headers,
+        }
     )
     await front(scope, receive, send)
     return sent
@@ -165,6 +173,33 @@ async def test_a_body_that_stalls_is_given_up(
     assert b"malformed_request" in body["body"]
     assert front.admission.in_flight == 0
     assert front.admission.body_bytes == 0
+
+
+async def test_a_body_that_is_too_long_is_read_on_so_that_the_answer_arrives(front: Front) -> None:
+    piece = {"type": "http.request", "body": bytes(limits.BODY_BYTES_MAX), "more_body": True}
+    last = {"type": "http.request", "body": b"", "more_body": False}
+    too_long = str(3 * limits.BODY_BYTES_MAX)
+    start, _ = await exchange(front, piece, last, content_length=too_long)
+    assert start["status"] == 413
+    assert front.admission.in_flight == 0
+
+
+@pytest.mark.parametrize("client_then", ["stalls", "sends for ever"])
+async def test_reading_on_has_an_end(
+    front: Front, monkeypatch: pytest.MonkeyPatch, client_then: str
+) -> None:
+    monkeypatch.setattr(bodies, "_DISCARD_S", 0.01)
+    piece = {"type": "http.request", "body": bytes(limits.BODY_BYTES_MAX), "more_body": True}
+    rest = [None] if client_then == "stalls" else [piece]  # a third piece would be StopIteration
+    too_long = str(9 * limits.BODY_BYTES_MAX)
+    start, _ = await exchange(front, piece, *rest, content_length=too_long)
+    assert start["status"] == 413
+
+
+async def test_who_asks_before_sending_is_answered_at_once(front: Front) -> None:
+    too_long = str(limits.BODY_BYTES_MAX + 1)
+    start, _ = await exchange(front, content_length=too_long, expect="100-continue")
+    assert start["status"] == 413
 
 
 async def test_nobody_is_answered_when_the_client_goes(front: Front) -> None:

@@ -145,8 +145,9 @@ async def fill(vault: FakeVault, link: VaultLink) -> asyncio.Task[Answer]:
     assert isinstance(await link.call(status(link)), Done)
     vault.read(on=False)
     call = asyncio.create_task(link.call(use(link, bytes(limits.BODY_BYTES_MAX))))
-    while len(vault.frames) + 1 > link.frames_sent:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the call is made in this turn of the loop,
+    await asyncio.sleep(0)  # and its frame is written in this one
+    assert link.frames_sent == len(vault.frames) + 1
     return call
 
 
