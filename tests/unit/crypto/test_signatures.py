@@ -23,7 +23,7 @@ ED25519_SIGNATURE = bytes.fromhex(
 
 
 def signed(component: str, message: bytes = MESSAGE) -> bytes:
-    return open_signer(component, pkcs8(PRIVATE[component]))(message, False)  # noqa: FBT003  the signer's second is `prehashed`
+    return open_signer(component, pkcs8(PRIVATE[component]))(message, False)  # noqa: FBT003  the signer's `prehashed`
 
 
 def refused(component: str, key: bytes, signature: bytes, message: bytes = MESSAGE) -> bool:
@@ -146,4 +146,11 @@ def test_a_hash_is_part_of_the_component() -> None:
     key = PRIVATE["ecdsa-p256-sha256"]
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     signature = key.sign(MESSAGE, ec.ECDSA(hashes.SHA384()))
+    assert refused("ecdsa-p256-sha256", spki(key), signature)
+
+
+def test_a_curve_is_part_of_the_component() -> None:
+    key = PRIVATE["ecdsa-p384-sha384"]
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    signature = key.sign(MESSAGE, ec.ECDSA(hashes.SHA256()))
     assert refused("ecdsa-p256-sha256", spki(key), signature)
