@@ -37,8 +37,10 @@ from keystead.keys.commands import (
     IssuedHandle,
     IssueHandle,
     KeyInfo,
+    LimitTenant,
     ListKeys,
     ListRecords,
+    ListTenants,
     MoveVersion,
     RecordInfo,
     RevokedLink,
@@ -46,12 +48,20 @@ from keystead.keys.commands import (
     RevokeKeyHandles,
     ShowHandle,
     ShowKey,
+    TenantInfo,
 )
 from keystead.keys.lifecycle import Move
 from keystead.keys.purposes import Purpose
 from keystead.net.link import VaultLink
 
-__all__ = ["BODIES", "CODE_KEY", "MoveBody", "RevokeKeyHandlesBody", "build_admin"]
+__all__ = [
+    "BODIES",
+    "CODE_KEY",
+    "LimitTenantBody",
+    "MoveBody",
+    "RevokeKeyHandlesBody",
+    "build_admin",
+]
 
 CODE_KEY = "keystead_code"
 """Where the ASGI scope holds code and reason of an admin answer, for the counters."""
@@ -59,6 +69,7 @@ CODE_KEY = "keystead_code"
 _T = TypeVar("_T")
 _AnyRequest = Request[Any, Any, State]
 _Limit = Annotated[int, QueryParameter(ge=1, le=limits.LIST_ITEMS_MAX)]
+_Before = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)]  # what a database can count to
 
 
 class MoveBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +83,14 @@ class MoveBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class RevokeKeyHandlesBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Revoke every handle of the key in the path."""
 
+    reason: str
+
+
+class LimitTenantBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Set the budget of the tenant in the path: ``count`` uses in ``per_s`` seconds a node."""
+
+    count: int
+    per_s: int = 1
     reason: str
 
 
@@ -98,12 +117,13 @@ class _Desk:
 
     async def ask(self, command: Command, status: int = 200) -> Response[Any]:
         """Have the vault carry out the command; its answer is handed on as it is."""
+        try:
+            encoded = msgspec.msgpack.encode(command)
+        except (OverflowError, UnicodeEncodeError) as exc:  # JSON's numbers have no end
+            raise malformed(exc) from None
         answer = await self._link.call(
             Admin(
-                self._link.take_id(),
-                self._token,
-                msgspec.msgpack.encode(command),
-                idempotency_key_of(self._headers),
+                self._link.take_id(), self._token, encoded, idempotency_key_of(self._headers)
             )
         )
         if isinstance(answer, Refused):
@@ -185,6 +205,23 @@ async def revoke_key_handles(desk: _TheDesk, name: FromPath[str]) -> Response[Ke
     return await desk.ask(RevokeKeyHandles(key=name, reason=body.reason))
 
 
+@get("/v1/tenants", summary="List tenants")
+async def list_tenants(
+    desk: _TheDesk, after: FromQuery[str] = "", limit: _Limit = 100
+) -> Response[list[TenantInfo]]:
+    """Tenants that have a key or a budget of their own, in order of their names."""
+    return await desk.ask(ListTenants(after=after, limit=limit))
+
+
+@post("/v1/tenants/{tenant:str}/budget", status_code=200, summary="Limit a tenant")
+async def limit_tenant(desk: _TheDesk, tenant: FromPath[str]) -> Response[TenantInfo]:
+    """Set what a tenant may spend of each node."""
+    body = await desk.body(LimitTenantBody)
+    return await desk.ask(
+        LimitTenant(tenant=tenant, count=body.count, per_s=body.per_s, reason=body.reason)
+    )
+
+
 @get("/v1/log", summary="Search the log")
 async def list_records(  # noqa: PLR0917  one argument a query parameter
     desk: _TheDesk,
@@ -193,7 +230,7 @@ async def list_records(  # noqa: PLR0917  one argument a query parameter
     outcome: FromQuery[str | None] = None,
     operation: FromQuery[str | None] = None,
     request_id: FromQuery[str | None] = None,
-    before: FromQuery[int | None] = None,
+    before: _Before = None,
     limit: _Limit = 50,
 ) -> Response[list[RecordInfo]]:
     """Records, newest first."""
@@ -219,6 +256,8 @@ _HANDLERS: tuple[HTTPRouteHandler, ...] = (
     show_handle,
     revoke_handle,
     revoke_key_handles,
+    list_tenants,
+    limit_tenant,
     list_records,
 )
 BODIES: dict[str, type[msgspec.Struct]] = {
@@ -227,6 +266,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "/v1/handles": IssueHandle,
     "/v1/handles/revoke": RevokeHandle,
     "/v1/keys/{name}/handles/revoke": RevokeKeyHandlesBody,
+    "/v1/tenants/{tenant}/budget": LimitTenantBody,
 }
 """Path of each `POST` to the type of its body, which the document shows."""
 

@@ -1,4 +1,8 @@
-"""Admission to the data plane: how much may be open at a time, in all and by handle (I11)."""
+"""Admission to the data plane: how much may be open at a time, in all and by handle (I11).
+
+Three bounds of different kinds: fixed ones that keep memory bounded, one that follows the vault's
+queue delay, and within that one a fair share for each handle that is in use.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import secrets
 
 from keystead import limits
 from keystead.errors import Overloaded
+from keystead.front.pressure import ConcurrencyLimit
 from keystead.front.problems import Rejection
 
 __all__ = ["BODY_BYTES_OPEN_MAX", "Admission"]
@@ -33,7 +38,9 @@ class Admission:
         per_handle_max: int = limits.HANDLE_IN_FLIGHT_MAX,
         body_bytes_max: int = BODY_BYTES_OPEN_MAX,
         batch_items_max: int = limits.VAULT_QUEUE_MAX,
+        pressure: ConcurrencyLimit | None = None,
     ) -> None:
+        self.pressure = pressure or ConcurrencyLimit()
         self._in_flight_max = in_flight_max
         self._per_handle_max = per_handle_max
         self._body_bytes_max = body_bytes_max
@@ -66,8 +73,17 @@ class Admission:
         held = self._by_handle.get(key, 0)
         if held >= self._per_handle_max:
             raise _overloaded("handle_in_flight", f"{held} requests are open under this handle")
+        limit = self.pressure.limit
+        # A handle below its share is let in above the limit: a flood under one does not keep the
+        # others out, and all of them together are at most twice the limit.
+        if self.in_flight >= limit and held >= limit // (len(self._by_handle) + (not held)):
+            self.pressure.opened(self.in_flight)
+            raise _overloaded(
+                "queue_delay", "the vault's queue is longer than it works off in time"
+            )
         self._by_handle[key] = held + 1
         self.in_flight += 1
+        self.pressure.opened(self.in_flight)
         self.body_bytes += body_bytes
         return key
 

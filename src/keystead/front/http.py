@@ -26,7 +26,7 @@ __all__ = ["Front"]
 _Handler = Callable[[Scope, Receive], Awaitable[Reply]]
 _READS = ("GET", "HEAD")
 _KEY_PATH = "/v1/keys/"
-_ADMIN_ROOTS = frozenset({"keys", "handles", "log"})
+_ADMIN_ROOTS = frozenset({"keys", "handles", "log", "tenants"})
 _USE_PARTS = 4  # "", "v1", purpose, operation
 _PUBLIC_PARTS = 5  # "", "v1", "keys", name, part
 
@@ -47,6 +47,7 @@ class Front:
         timeout_s: float = limits.REQUEST_TIMEOUT_S,
     ) -> None:
         self.admission = admission or Admission()
+        link.on_delay = self.admission.pressure.timed
         self.metrics = FrontMetrics()
         self._watch = RequestWatch(timeout_s)
         self._data = DataPlane(link, self.admission, self._watch, self.metrics)

@@ -92,6 +92,7 @@ class FrontMetrics:
             yield CounterMetricFamily(f"keystead_front_{name}", what, value=count)
         for name, what, value in (
             ("in_flight", "Data-plane requests that are open", admission.in_flight),
+            ("in_flight_limit", "How many may be open now", admission.pressure.limit),
             ("in_flight_body_bytes", "Bytes of their bodies", admission.body_bytes),
             ("in_flight_batch_items", "Items of their batches", admission.batch_items),
             ("vault_up", "Whether the vault is connected", int(link.connected)),

@@ -11,7 +11,7 @@ import structlog
 from keystead import limits
 from keystead.errors import MalformedRequest
 from keystead.frames.codec import FrameReader, decode_answers, encode_frame
-from keystead.frames.messages import Answer, Refused, Request
+from keystead.frames.messages import Answer, Refused, Request, Use
 
 __all__ = ["VaultLink"]
 
@@ -29,7 +29,8 @@ class VaultLink:
     answer too, ``Refused`` as ``log_unavailable``, and says whether the request was sent. Calls
     that are made in one turn of the event loop travel in one frame, up to the limits of a frame;
     the requests of one :meth:`call_many` are not spread over frames unless they do not fit. The
-    link sets no deadline: who waits does, and a cancelled call is forgotten.
+    link sets no deadline: who waits does, and a cancelled call is forgotten. ``on_delay`` is told,
+    of one use at a time, how long it was away, and when it came back (seconds of the loop).
     """
 
     def __init__(self, path: str) -> None:
@@ -42,6 +43,8 @@ class VaultLink:
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
+        self._timed: tuple[int, float] | None = None
+        self.on_delay: Callable[[float, float], None] | None = None
         self.frames_sent = 0
         self.connects = 0
 
@@ -115,9 +118,25 @@ class VaultLink:
         if self._paused or self._transport is None:
             return
         groups, self._pending = self._pending, []
+        if self._timed is None and self.on_delay is not None:
+            self._begin_timing(groups)
         for frame in _pack(groups):
             self._transport.write(frame)
             self.frames_sent += 1
+
+    def _begin_timing(self, groups: Sequence[Sequence[Request]]) -> None:
+        """Time one use at a time: it costs nothing, and a queue delays them all alike."""
+        for group in groups:
+            for request in group:
+                if isinstance(request, Use):
+                    self._timed = request.id, asyncio.get_running_loop().time()
+                    return
+
+    def _end_timing(self, since_s: float) -> None:
+        self._timed = None
+        if self.on_delay is not None:
+            now_s = asyncio.get_running_loop().time()
+            self.on_delay(now_s - since_s, now_s)
 
     async def _connect(self) -> None:
         backoff_s = _BACKOFF_FIRST_S
@@ -151,6 +170,8 @@ class VaultLink:
 
     def _answered(self, body: bytes) -> None:
         for answer in decode_answers(body):
+            if self._timed is not None and answer.id == self._timed[0]:
+                self._end_timing(self._timed[1])
             future = self._waiting.pop(answer.id, None)
             if future is not None and not future.done():
                 future.set_result(answer)
@@ -158,6 +179,7 @@ class VaultLink:
     def _lose(self) -> None:
         """Answer what is outstanding: what was not sent may go again, of the rest nobody knows."""
         self._transport = None
+        self._timed = None
         unsent = {request.id for group in self._pending for request in group}
         self._pending = []
         waiting, self._waiting = self._waiting, {}

@@ -14,6 +14,7 @@ from keystead.errors import Overloaded
 from keystead.front import bodies
 from keystead.front.admission import Admission
 from keystead.front.http import Front
+from keystead.front.pressure import ConcurrencyLimit
 from keystead.front.problems import Rejection
 from keystead.net.link import VaultLink
 from unit.front.fake_vault import FakeVault
@@ -242,7 +243,7 @@ async def test_other_kinds_of_connection_are_left_alone(front: Front) -> None:
 async def test_past_a_bound_the_next_use_is_refused_at_once(
     vault: FakeVault, link: VaultLink, bounds: dict[str, int], reason: str
 ) -> None:
-    front = Front(link, admission=Admission(**bounds))
+    front = Front(link, admission=Admission(**bounds))  # type: ignore[arg-type]  # ints alone
     vault.hold()
     async with client_of(front) as client:
         held = [asyncio.create_task(client.post("/v1/jwt/sign", json=JWT)) for _ in range(2)]
@@ -269,6 +270,45 @@ async def test_a_full_handle_leaves_room_for_others(vault: FakeVault, link: Vaul
         await vault.arrived(2)
         await vault.release()
         assert [(await answer).status_code for answer in (first, other)] == [200, 200]
+
+
+async def test_a_long_queue_shuts_out_the_flood_and_not_the_others(
+    vault: FakeVault, link: VaultLink
+) -> None:
+    admission = Admission(pressure=ConcurrencyLimit(least=4))
+    front = Front(link, admission=admission)
+    for second in range(100):  # the queue has been long for a while
+        admission.pressure.timed(10.0 + second, float(second))
+    assert admission.pressure.limit == 4
+    vault.hold()
+    other = {"authorization": "Bearer ks1.other"}
+    async with client_of(front) as client:
+        flood = [asyncio.create_task(client.post("/v1/jwt/sign", json=JWT)) for _ in range(4)]
+        await vault.arrived(4)
+        check_problem(await client.post("/v1/jwt/sign", json=JWT), 503, "overloaded")
+        first = asyncio.create_task(client.post("/v1/jwt/sign", json=JWT, headers=other))
+        await vault.arrived(5)
+        check_problem(await client.post("/v1/jwt/sign", json=JWT), 503, "overloaded")
+        page = (await client.get("/metrics")).text
+        assert 'keystead_front_refusals_total{reason="queue_delay"} 2.0' in page
+        await vault.release()
+        answers = await asyncio.gather(*flood, first)
+        assert [answer.status_code for answer in answers] == [200] * 5
+
+
+async def test_the_limit_follows_what_the_link_measures(vault: FakeVault, link: VaultLink) -> None:
+    front = Front(link)
+    seen: list[float] = []
+    link.on_delay = lambda delay_s, now_s: seen.extend((delay_s, now_s))
+    async with client_of(front) as client:
+        before_s = asyncio.get_running_loop().time()
+        for _ in range(3):
+            assert (await client.post("/v1/jwt/sign", json=JWT)).status_code == 200
+        assert (await client.get("/v1/keys/web/public")).status_code == 200
+    assert len(seen) == 6
+    assert all(delay_s > 0 for delay_s in seen[::2])
+    assert before_s < seen[1] < seen[3] < seen[5]
+    assert len(vault.uses) == 3
 
 
 async def test_a_full_front_still_takes_stop_commands_and_probes(
