@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tour": ("touring", "The whole cycle on the running node, on real files."),
     "key": ("key", "Make, show and stop keys; fetch their public parts."),
     "handle": ("handle", "Issue, narrow, inspect and revoke handles."),
+    "tenant": ("tenant", "Show and set what each tenant may spend of a node."),
     "sign": ("sign", "Sign by a handle: tokens, firmware, certificates, handshakes."),
     "ledger": ("ledger", "Append to a ledger."),
     "verify": ("verify", "Verify what was signed, from public facts alone."),

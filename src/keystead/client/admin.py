@@ -23,11 +23,13 @@ from keystead.keys.commands import (
     IssuedHandle,
     IssueHandle,
     KeyInfo,
+    LimitTenant,
     MoveVersion,
     RecordInfo,
     RevokedLink,
     RevokeHandle,
     RevokeKeyHandles,
+    TenantInfo,
 )
 from keystead.keys.handles import Handle, parse
 from keystead.keys.lifecycle import Move
@@ -44,7 +46,9 @@ __all__ = [
     "create_key",
     "issue_handle",
     "jwks",
+    "limit_tenant",
     "list_keys",
+    "list_tenants",
     "log",
     "move_version",
     "public_key",
@@ -56,7 +60,7 @@ __all__ = [
 
 R = TypeVar("R")
 _E = TypeVar("_E", bound=StrEnum)
-_Change = CreateKey | MoveVersion | IssueHandle | RevokeHandle | RevokeKeyHandles
+_Change = CreateKey | MoveVersion | IssueHandle | RevokeHandle | RevokeKeyHandles | LimitTenant
 
 
 class Issued(msgspec.Struct, frozen=True, kw_only=True):
@@ -223,6 +227,18 @@ def revoke_key_handles(key: str, *, reason: str) -> Ask[KeyInfo]:
     command = RevokeKeyHandles(key=key, reason=reason)
     path = f"/v1/keys/{_part(key)}/handles/revoke"
     return _post(path, command, KeyInfo, without="key")
+
+
+def limit_tenant(tenant: str, count: int, *, reason: str, per_s: int = 1) -> Ask[TenantInfo]:
+    """Set a tenant's budget: at most ``count`` uses in ``per_s`` seconds, on each node."""
+    command = LimitTenant(tenant=tenant, count=count, per_s=per_s, reason=reason)
+    return _post(f"/v1/tenants/{_part(tenant)}/budget", command, TenantInfo, without="tenant")
+
+
+def list_tenants(*, after: str = "", limit: int = 100) -> Ask[list[TenantInfo]]:
+    """Tenants that have a key or a budget of their own, in order of name from after ``after``."""
+    asked: dict[str, str | int | None] = {"after": after or None, "limit": limit}
+    return _get("/v1/tenants" + _query(asked), list[TenantInfo])
 
 
 def log(

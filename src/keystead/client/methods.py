@@ -99,4 +99,6 @@ class Methods:
     show_handle = Method(admin.show_handle)
     revoke_handle = Method(admin.revoke_handle)
     revoke_key_handles = Method(admin.revoke_key_handles)
+    limit_tenant = Method(admin.limit_tenant)
+    list_tenants = Method(admin.list_tenants)
     log = Method(admin.log)

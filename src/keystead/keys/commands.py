@@ -18,8 +18,10 @@ __all__ = [
     "IssueHandle",
     "IssuedHandle",
     "KeyInfo",
+    "LimitTenant",
     "ListKeys",
     "ListRecords",
+    "ListTenants",
     "MoveVersion",
     "RecordInfo",
     "RevokeHandle",
@@ -27,6 +29,7 @@ __all__ = [
     "RevokedLink",
     "ShowHandle",
     "ShowKey",
+    "TenantInfo",
     "VersionInfo",
 ]
 
@@ -103,6 +106,22 @@ class ShowHandle(_Command, tag="handle.show", frozen=True, kw_only=True):
     handle_id: str
 
 
+class LimitTenant(_Command, tag="tenant.limit", frozen=True, kw_only=True):
+    """Set a tenant's budget: at most ``count`` uses in ``per_s`` seconds, on each node."""
+
+    tenant: str
+    count: int
+    per_s: int = 1
+    reason: str
+
+
+class ListTenants(_Command, tag="tenant.list", frozen=True, kw_only=True):
+    """Tenants that have a key or a budget of their own, in order of name from after ``after``."""
+
+    after: str = ""
+    limit: int = 100
+
+
 class ListRecords(_Command, tag="log.search", frozen=True, kw_only=True):
     """Records, newest first, from before sequence ``before``."""
 
@@ -124,6 +143,8 @@ Command = (
     | RevokeHandle
     | RevokeKeyHandles
     | ShowHandle
+    | LimitTenant
+    | ListTenants
     | ListRecords
 )
 
@@ -183,6 +204,16 @@ class HandleInfo(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     principal: str
     issued_ms: int
+
+
+class TenantInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's budget; ``own``: somebody set it, else it is the default one."""
+
+    tenant: str
+    count: int
+    per_s: int
+    own: bool
+    keys: int
 
 
 class RevokedLink(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -30,8 +31,10 @@ from keystead.keys.commands import (
     IssuedHandle,
     IssueHandle,
     KeyInfo,
+    LimitTenant,
     ListKeys,
     ListRecords,
+    ListTenants,
     MoveVersion,
     RecordInfo,
     RevokedLink,
@@ -39,17 +42,19 @@ from keystead.keys.commands import (
     RevokeKeyHandles,
     ShowHandle,
     ShowKey,
+    TenantInfo,
 )
 from keystead.keys.handles import Body, issue
 from keystead.keys.lifecycle import Move
 from keystead.keys.model import Key, Principal, check_name
 from keystead.keys.narrowing import caveats_of
 from keystead.keys.purposes import PURPOSES
+from keystead.keys.tenants import budget_of, limited, weakened
 from keystead.ports import Clock, Guard, HandleRow, Random, RecordsQuery, Registry, Transaction
 from keystead.translog.entries import SALT_BYTES, Draft
 from keystead.vault.authority import Revocation, Snapshot, key_row, object_row
 from keystead.vault.committer import Applied, Change, Committed, Committer, Pending
-from keystead.vault.describe import key_info, record_info
+from keystead.vault.describe import key_info, record_info, tenant_info
 from keystead.vault.faults import fault
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker, Made, commit_made
@@ -139,6 +144,10 @@ class Administration:
                 self._issue(asked, command, target)
             case MoveVersion() | RevokeHandle() | RevokeKeyHandles():
                 self._change(asked, partial(self._apply_stop, asked, command))
+            case LimitTenant():
+                self._change(asked, partial(self._apply_limit, asked, command))
+            case ListTenants():
+                asked.done(self._tenants(command))
             case ListKeys():
                 asked.done(self._list(command))
             case ShowKey() if target is not None:
@@ -177,6 +186,16 @@ class Administration:
             principal=row.principal,
             issued_ms=row.issued_ms,
         )
+
+    def _tenants(self, command: ListTenants) -> list[TenantInfo]:
+        _check_limit(command.limit)
+        snapshot = self._standing.snapshot
+        keys = Counter(key.tenant for key in snapshot.keys.values())
+        names = sorted(name for name in {*keys, *snapshot.tenants} if name > command.after)
+        return [
+            tenant_info(name, snapshot.tenants.get(name), keys[name])
+            for name in names[: command.limit]
+        ]
 
     def _records(self, command: ListRecords) -> list[RecordInfo]:
         _check_limit(command.limit)
@@ -292,6 +311,39 @@ class Administration:
         )
         row = key_row(after, self._secrets)
         return Applied(rows=((row, before.revision),), drafts=(draft,), value=key_info(after))
+
+    def _apply_limit(
+        self,
+        asked: _Asked,
+        command: LimitTenant,
+        _tx: Transaction,
+        snapshot: Snapshot,
+        epoch: int,
+        _seq: int,
+    ) -> Applied:
+        before = snapshot.tenants.get(command.tenant)
+        after = limited(before, command)
+        old, new = budget_of(before), after.rate
+        direction = " (weaker)" if weakened(old, new) else ""
+        draft = msgspec.structs.replace(
+            self._draft(asked),
+            tenant=after.name,
+            revision=after.revision,
+            reason=command.reason,
+            detail=f"{old.count} in {old.per_s} s -> {new.count} in {new.per_s} s{direction}",
+        )
+        row = object_row(
+            "tenant",
+            after.name,
+            name=after.name,
+            revision=after.revision,
+            epoch=epoch,
+            doc=after,
+            secrets=self._secrets,
+        )
+        keys = sum(key.tenant == after.name for key in snapshot.keys.values())
+        told = tenant_info(after.name, after, keys)
+        return Applied(rows=((row, after.revision - 1),), drafts=(draft,), value=told)
 
     def _revoke_link(
         self, asked: _Asked, command: RevokeHandle, snapshot: Snapshot, epoch: int

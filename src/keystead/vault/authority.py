@@ -16,6 +16,7 @@ import msgspec
 from keystead.encoding import length_prefixed
 from keystead.errors import NotFound, StateRolledBack
 from keystead.keys.model import Key, Principal
+from keystead.keys.tenants import Tenant
 from keystead.ports import EpochRow, ObjectRow
 from keystead.vault.macs import VaultSecrets
 
@@ -49,6 +50,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     names: dict[str, str]
     revoked: frozenset[str]
     credentials: dict[bytes, Credential]
+    tenants: dict[str, Tenant]
     buckets: tuple[dict[tuple[str, str], bytes], ...]
     digests: tuple[bytes, ...]
 
@@ -79,7 +81,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     def with_rows(self, epoch: int, rows: Iterable[ObjectRow]) -> Snapshot:
         """The snapshot after these rows (already held to their MACs) were written."""
         keys, names, revoked = dict(self.keys), dict(self.names), set(self.revoked)
-        credentials, buckets = dict(self.credentials), list(self.buckets)
+        credentials, tenants = dict(self.credentials), dict(self.tenants)
+        buckets = list(self.buckets)
         touched: set[int] = set()
         for row in rows:
             number = _bucket(row.kind, row.id)
@@ -96,6 +99,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
                 case "credential":
                     credential = msgspec.msgpack.decode(row.doc, type=Credential)
                     credentials[credential.token_sha256] = credential
+                case "tenant":
+                    tenants[row.id] = msgspec.msgpack.decode(row.doc, type=Tenant)
                 case _:
                     raise StateRolledBack(
                         f"the registry holds a row of unknown kind {row.kind!r}",
@@ -110,6 +115,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             names=names,
             revoked=frozenset(revoked),
             credentials=credentials,
+            tenants=tenants,
             buckets=tuple(buckets),
             digests=tuple(digests),
         )
@@ -123,6 +129,7 @@ def empty() -> Snapshot:
         names={},
         revoked=frozenset(),
         credentials={},
+        tenants={},
         buckets=tuple({} for _ in range(_BUCKETS)),
         digests=(_digest({}),) * _BUCKETS,
     )

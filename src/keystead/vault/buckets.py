@@ -1,4 +1,4 @@
-"""Token buckets of `rate` caveats, one a link of a chain, on this node."""
+"""Token buckets on this node: of `rate` caveats, one a link of a chain, and of tenants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ class RateBuckets:
     def __init__(self) -> None:
         self._levels: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def take(self, rates: tuple[tuple[str, Rate], ...], now_ms: int) -> None:
+    def take(
+        self, rates: tuple[tuple[str, Rate], ...], now_ms: int, *, whose: str = "the handle"
+    ) -> None:
         """One token from every bucket, or none from any.
 
         Raises:
@@ -30,7 +32,7 @@ class RateBuckets:
             level = min(float(rate.count), level + max(0, now_ms - at_ms) * per_ms)
             if level < 1:
                 raise LimitExceeded(
-                    f"the handle allows {rate.count} uses in {rate.per_s} s",
+                    f"{whose} allows {rate.count} uses in {rate.per_s} s",
                     retry_after_s=round((1 - level) / per_ms / 1000, 3),
                 )
             levels.append((link, level - 1))

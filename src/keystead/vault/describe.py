@@ -8,13 +8,14 @@ from keystead.crypto.public import jwk, pem
 from keystead.crypto.x509 import pem as armour
 from keystead.errors import MalformedRequest, NotFound
 from keystead.keys.algorithms import ALGORITHMS, Kind
-from keystead.keys.commands import KeyInfo, RecordInfo, VersionInfo
+from keystead.keys.commands import KeyInfo, RecordInfo, TenantInfo, VersionInfo
 from keystead.keys.lifecycle import State
 from keystead.keys.model import Key, Version
 from keystead.keys.purposes import Purpose
+from keystead.keys.tenants import Tenant, budget_of
 from keystead.ports import RecordRow
 
-__all__ = ["certificate", "jwks", "key_info", "public_view", "record_info"]
+__all__ = ["certificate", "jwks", "key_info", "public_view", "record_info", "tenant_info"]
 
 _SERVED = frozenset({State.PRE_ACTIVATION, State.ACTIVE, State.SUSPENDED, State.DEACTIVATED})
 """States whose public keys verifiers still need; what a compromised one signed must not verify."""
@@ -94,6 +95,14 @@ def certificate(key: Key) -> str:
     if version.certificate is None:
         raise NotFound(f"key {key.name} has no certificate", hint="Keys for ca have one")
     return armour(version.certificate, "CERTIFICATE")
+
+
+def tenant_info(name: str, tenant: Tenant | None, keys: int) -> TenantInfo:
+    """A tenant's budget and its number of keys, for an operator."""
+    rate = budget_of(tenant)
+    return TenantInfo(
+        tenant=name, count=rate.count, per_s=rate.per_s, own=tenant is not None, keys=keys
+    )
 
 
 def record_info(row: RecordRow) -> RecordInfo:

@@ -30,6 +30,7 @@ from keystead.keys.framing.base import Framed, Result, Scene
 from keystead.keys.framing.data import Derive, Mac, Unwrap, Wrap, WrapResult, subkey_info
 from keystead.keys.operations import FRAMINGS
 from keystead.keys.purposes import PURPOSES
+from keystead.keys.tenants import budget_of
 from keystead.keys.use import check_standing
 from keystead.ports import Clock, IdempotencyRow, OpenKey, Random
 from keystead.translog.entries import SALT_BYTES, commitment
@@ -83,6 +84,7 @@ class Uses:
         self._free, self._ordered = executors
         self._loop = loop
         self._buckets = RateBuckets()
+        self._tenants = RateBuckets()  # apart: many handles never push out a tenant's
         self._under_way: dict[tuple[str, str], list[Running]] = {}
         self._prefix = random.bytes(6).hex()
         self._count = 0
@@ -156,6 +158,11 @@ class Uses:
     def _budget(self, running: Running) -> None:
         if running.held is not None and running.held.rates:
             self._buckets.take(running.held.rates, running.now_ms)
+        if running.key is not None:
+            tenant = running.key.tenant
+            rate = budget_of(self._standing.snapshot.tenants.get(tenant))
+            whose = f"the budget of tenant {tenant}"
+            self._tenants.take(((tenant, rate),), running.now_ms, whose=whose)
 
     def _do(self, running: Running) -> None:
         key, version, facts = running.key, running.version, running.facts

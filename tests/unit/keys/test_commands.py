@@ -22,6 +22,8 @@ MINIMAL = {
     "handle.revoke_all": {"key": "shop", "reason": "test"},
     "handle.show": {"handle_id": "h-1"},
     "log.search": {},
+    "tenant.limit": {"tenant": "shop", "count": 100, "reason": "test"},
+    "tenant.list": {},
 }
 
 
