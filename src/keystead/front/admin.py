@@ -122,9 +122,7 @@ class _Desk:
         except (OverflowError, UnicodeEncodeError) as exc:  # JSON's numbers have no end
             raise malformed(exc) from None
         answer = await self._link.call(
-            Admin(
-                self._link.take_id(), self._token, encoded, idempotency_key_of(self._headers)
-            )
+            Admin(self._link.take_id(), self._token, encoded, idempotency_key_of(self._headers))
         )
         if isinstance(answer, Refused):
             return _respond(self._request, reply_of_refused(answer))

@@ -10,18 +10,23 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
+from collections.abc import Hashable
 
 from keystead import limits
 from keystead.errors import Overloaded
 from keystead.front.pressure import ConcurrencyLimit
 from keystead.front.problems import Rejection
 
-__all__ = ["BODY_BYTES_OPEN_MAX", "Admission"]
+__all__ = ["BODY_BYTES_OPEN_MAX", "RETRY_AFTER_S", "Admission"]
 
+RETRY_AFTER_S = 1.0
+"""When a refused client may ask again: many turns of any queue that the limit lets grow."""
 BODY_BYTES_OPEN_MAX = 4 * limits.FRAME_BYTES_MAX
 """Bytes of data-plane bodies that a front holds at a time: four full frames, so that a few large
 batches do not cost gigabytes."""
 _KEY_BYTES = 16
+_REFUSED_MAX = limits.FRONT_IN_FLIGHT_MAX
+"""Refused clients that are remembered; past it the longest ago is forgotten."""
 
 
 class Admission:
@@ -49,27 +54,50 @@ class Admission:
         # nothing outside this process.
         self._salt = secrets.token_bytes(_KEY_BYTES)
         self._by_handle: dict[bytes, int] = {}
+        self._refused: dict[tuple[Hashable, bytes], float] = {}
         self._draining = False
         self._idle = asyncio.Event()
         self.in_flight = 0
         self.body_bytes = 0
         self.batch_items = 0
 
-    def enter(self, token: bytes, body_bytes: int) -> bytes:
+    async def enter(self, token: bytes, body_bytes: int, *, client: Hashable = None) -> bytes:
         """Admit one request under a handle (empty: none) with a body of at most so many bytes.
 
-        The result goes to :meth:`leave`, with the same number.
+        The result goes to :meth:`leave`, with the same number. ``client``: address and port of the
+        connection. Whoever was refused and is back on the same connection before ``Retry-After``
+        is over waits for the rest of it first: a refusal costs nearly as much as a use, and those
+        who ask again at once would otherwise take the time of those who are served.
 
         Raises:
             Rejection: ``overloaded``, with the bound that it would pass.
         """
+        key = hashlib.blake2b(token, digest_size=_KEY_BYTES, key=self._salt).digest()
+        if self._refused:
+            until_s = self._refused.pop((client, key), 0.0)
+            wait_s = until_s - asyncio.get_running_loop().time()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+        try:
+            self._admit(key, body_bytes)
+        except Rejection:
+            if client is not None:
+                self._remember((client, key))
+            raise
+        return key
+
+    def _remember(self, who: tuple[Hashable, bytes]) -> None:
+        if len(self._refused) >= _REFUSED_MAX:
+            del self._refused[next(iter(self._refused))]
+        self._refused[who] = asyncio.get_running_loop().time() + RETRY_AFTER_S
+
+    def _admit(self, key: bytes, body_bytes: int) -> None:
         if self._draining:
             raise _overloaded("draining", "the front is stopping")
         if self.in_flight >= self._in_flight_max:
             raise _overloaded("front_in_flight", f"{self._in_flight_max} requests are open here")
         if self.body_bytes + body_bytes > self._body_bytes_max:
             raise _overloaded("body_bytes", f"{self.body_bytes} bytes of bodies are open here")
-        key = hashlib.blake2b(token, digest_size=_KEY_BYTES, key=self._salt).digest()
         held = self._by_handle.get(key, 0)
         if held >= self._per_handle_max:
             raise _overloaded("handle_in_flight", f"{held} requests are open under this handle")
@@ -85,7 +113,6 @@ class Admission:
         self.in_flight += 1
         self.pressure.opened(self.in_flight)
         self.body_bytes += body_bytes
-        return key
 
     def leave(self, key: bytes, body_bytes: int) -> None:
         """Let go of what :meth:`enter` admitted."""
@@ -122,5 +149,7 @@ class Admission:
 
 
 def _overloaded(reason: str, message: str) -> Rejection:
-    error = Overloaded(message, hint="Wait for answers before sending more", retry_after_s=1.0)
+    error = Overloaded(
+        message, hint="Wait for answers before sending more", retry_after_s=RETRY_AFTER_S
+    )
     return Rejection(error, status=error.status, reason=reason)

@@ -41,6 +41,7 @@ _ONCE = (
     b"content-type",
     b"idempotency-key",
     b"keystead-proof",
+    b"transfer-encoding",
 )
 
 
@@ -61,7 +62,8 @@ def read_head(scope: Scope, *, body_bytes_max: int) -> Head:
 
     Raises:
         Rejection: too many bytes of headers (431, RFC 6585 section 5).
-        MalformedRequest: a header twice that may stand once, or a length that is no number.
+        MalformedRequest: a header twice that may stand once, a length that is no number, or a
+            transfer coding other than chunked.
     """
     raw: list[tuple[bytes, bytes]] = list(scope["headers"])
     size = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
@@ -78,6 +80,9 @@ def read_head(scope: Scope, *, body_bytes_max: int) -> Head:
     headers = dict(raw)
     if len(headers) != len(raw):
         _refuse_twice(raw)
+    coding = headers.get(b"transfer-encoding", b"chunked")
+    if coding.strip().lower() != b"chunked":  # RFC 9112 section 6.1: another would be to undo
+        raise MalformedRequest("expected no transfer-encoding but chunked")
     text = headers.get(b"content-length")
     if text is None:
         return Head(headers, body_bytes_max if b"transfer-encoding" in headers else 0)

@@ -67,7 +67,8 @@ class DataPlane:
         head = read_head(scope, body_bytes_max=limits.BODY_BYTES_MAX)
         handle = _handle_of(bearer_of(head.headers))
         check_json(head.headers)
-        key = self._admission.enter(handle.encode(), head.body_bytes)
+        client = scope.get("client")
+        key = await self._admission.enter(handle.encode(), head.body_bytes, client=client)
         try:
             body = await self._body(receive, head)
             envelope = decode_use(body)
@@ -107,7 +108,8 @@ class DataPlane:
                 "a batch has no idempotency-key or keystead-proof of its own",
                 hint="Give each item its idempotency_key and proof",
             )
-        key = self._admission.enter(bearer.encode(), head.body_bytes)
+        client = scope.get("client")
+        key = await self._admission.enter(bearer.encode(), head.body_bytes, client=client)
         try:
             batch = decode_batch(await self._body(receive, head))
             self._admission.enter_items(len(batch.items))

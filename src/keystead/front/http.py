@@ -45,13 +45,14 @@ class Front:
         *,
         admission: Admission | None = None,
         timeout_s: float = limits.REQUEST_TIMEOUT_S,
+        protections: dict[str, str] | None = None,
     ) -> None:
         self.admission = admission or Admission()
         link.on_delay = self.admission.pressure.timed
         self.metrics = FrontMetrics()
         self._watch = RequestWatch(timeout_s)
         self._data = DataPlane(link, self.admission, self._watch, self.metrics)
-        self._open = Inspection(link, self.admission, self.metrics)
+        self._open = Inspection(link, self.admission, self.metrics, protections or {})
         self._admin = build_admin(link)
         self._openapi = b""
         self._operations = {f"/v1/{pair[0]}/{pair[1]}": Operation(*pair) for pair in FACTS}
@@ -82,8 +83,7 @@ class Front:
                 reply = await handler(scope, receive)
                 route = scope.get("path_template", route)
         except Disconnected:
-            self.metrics.refused("disconnected")
-            return
+            reply = reply_of_error(_broken_off())
         except asyncio.CancelledError:
             if not self._watch.expired(task):
                 raise
@@ -126,6 +126,8 @@ class Front:
     async def _administer(self, scope: Scope, receive: Receive) -> Reply:
         """Hand a request to Litestar with its body read and bounded, and take its answer whole."""
         head = read_head(scope, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX)
+        if not scope["query_string"].isascii():  # Litestar takes that for granted
+            raise MalformedRequest("expected a query of ASCII characters (RFC 3986 section 2)")
         body = await read_body(
             receive, head, self._watch, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX
         )
@@ -162,6 +164,18 @@ def _wrong_method(allowed: tuple[str, ...]) -> Rejection:
         status=405,
         reason="method",
         headers=[(b"allow", names.encode())],  # RFC 9110 section 15.5.6 wants it
+    )
+
+
+def _broken_off() -> Rejection:
+    """Mostly nobody is there to read it; but chunks that do not parse look the same from here.
+
+    Granian says 500 for an application that says nothing.
+    """
+    return Rejection(
+        MalformedRequest("the body broke off, or its chunks do not parse (RFC 9112 section 7.1)"),
+        status=400,
+        reason="disconnected",
     )
 
 

@@ -50,8 +50,15 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 class Inspection:
     """Answers for whoever asks; each costs the vault one small request at most."""
 
-    def __init__(self, link: VaultLink, admission: Admission, metrics: FrontMetrics) -> None:
+    def __init__(
+        self,
+        link: VaultLink,
+        admission: Admission,
+        metrics: FrontMetrics,
+        protections: dict[str, str],
+    ) -> None:
         self._link = link
+        self._protections = protections
         self._admission = admission
         self._metrics = metrics
         self._asking: asyncio.Task[StatusInfo | str] | None = None
@@ -71,7 +78,7 @@ class Inspection:
             info = Readiness(
                 ready=status.ready,
                 reasons=status.reasons,
-                protections=status.protections,
+                protections=status.protections | self._protections,
                 deployment=status.deployment,
                 node=status.node,
                 epoch=status.epoch,
@@ -102,7 +109,7 @@ class Inspection:
         head = read_head(scope, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX)
         check_name(name, "key name")
         what, content_type = PUBLIC_PARTS[part]
-        key = self._admission.enter(b"", head.body_bytes)
+        key = await self._admission.enter(b"", head.body_bytes, client=scope.get("client"))
         try:
             answer = await self._link.call(Public(self._link.take_id(), what, name))
         finally:

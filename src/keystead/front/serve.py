@@ -23,6 +23,7 @@ from keystead.errors import StartupError
 from keystead.front.config import FrontConfig
 from keystead.front.http import Front
 from keystead.front.listen import check_listen, check_tls, clear_unix_socket, free_port
+from keystead.net.confine import confine, forbid_dumps, program_folders
 from keystead.net.link import VaultLink
 from keystead.net.logs import configure_logs, silence
 
@@ -36,6 +37,8 @@ _SPARE_FILES = 64
 _GRACE_S = 5.0
 _LISTEN_TIMEOUT_S = 10.0
 _POLL_S = 0.01
+_CONFINED = "confined: it cannot open the files of the data folder"
+_UNCONFINED = "not confined: it may read the seal; run Linux 5.13 or newer with Landlock"
 
 _log = structlog.get_logger("keystead.front")
 
@@ -49,11 +52,18 @@ def run(config: FrontConfig) -> None:
     os.umask(0o077)
     configure_logs(config.log_path)
     _allow_files()
-    uvloop.run(serve(config))
+    forbid_dumps()
+    if config.unix_socket is not None:
+        clear_unix_socket(Path(config.unix_socket))  # while it still may
+    tls = [Path(path) for path in (config.tls_cert, config.tls_key) if path is not None]
+    confined = confine([*program_folders(), *tls], Path(config.vault_socket).parent)
+    uvloop.run(serve(config, {"front": _CONFINED if confined else _UNCONFINED}))
 
 
-async def serve(config: FrontConfig) -> None:
+async def serve(config: FrontConfig, protections: dict[str, str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, in the running loop. Prints one line when it listens.
+
+    ``protections``: what this process does without, for ``/ready``.
 
     Raises:
         StartupError: the front cannot listen as it is told to.
@@ -69,7 +79,7 @@ async def serve(config: FrontConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     link = VaultLink(config.vault_socket)
-    front = Front(link)
+    front = Front(link, protections=protections)
     servers = _servers(front, address, port, unix_socket, tls)
     silence("_granian", "granian.access", "litestar")
     await link.start()

@@ -112,7 +112,7 @@ async def test_it_serves_both_sockets_and_ends_quietly(vault: FakeVault, tmp_pat
             assert (await client.get("/v1/keys")).status_code == 200
         code, out, err = await finish(front)
     assert (code, out) == (0, b"")
-    assert not path.exists()
+    assert path.is_socket()  # a confined front removes nothing; whoever started it does
     events = [json.loads(line)["event"] for line in err.splitlines()]
     assert events == ["vault_connected", "listening", "stopping", "stopped"]
 

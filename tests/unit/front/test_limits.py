@@ -203,10 +203,18 @@ async def test_who_asks_before_sending_is_answered_at_once(front: Front) -> None
     assert start["status"] == 413
 
 
-async def test_nobody_is_answered_when_the_client_goes(front: Front) -> None:
+async def test_a_body_that_breaks_off_is_answered(front: Front) -> None:
+    """Chunks that do not parse end in the same message, and their sender is there to read it."""
     piece = {"type": "http.request", "body": b"{", "more_body": True}
-    assert await exchange(front, piece, {"type": "http.disconnect"}) == []
+    start, _ = await exchange(front, piece, {"type": "http.disconnect"})
+    assert start["status"] == 400
     assert front.admission.in_flight == 0
+
+
+@pytest.mark.parametrize("coding", ["gzip, chunked", "identity", ""])
+async def test_transfer_codings_other_than_chunked_are_refused(front: Front, coding: str) -> None:
+    start, _ = await exchange(front, transfer_encoding=coding)
+    assert start["status"] == 400
 
 
 async def test_a_request_that_the_server_cancels_stays_cancelled(front: Front) -> None:
@@ -342,11 +350,11 @@ async def test_items_of_batches_have_a_bound_of_their_own(
 
 async def test_draining_admits_nothing_and_waits_for_what_is_open() -> None:
     admission = Admission()
-    key = admission.enter(b"t", 10)
+    key = await admission.enter(b"t", 10)
     draining = asyncio.create_task(admission.drain(30.0))
     await asyncio.sleep(0)
     with pytest.raises(Rejection) as refused:
-        admission.enter(b"t", 10)
+        await admission.enter(b"t", 10)
     assert isinstance(refused.value.error, Overloaded)
     assert not draining.done()
     admission.leave(key, 10)
@@ -356,12 +364,53 @@ async def test_draining_admits_nothing_and_waits_for_what_is_open() -> None:
 
 async def test_draining_ends_when_its_time_is_up() -> None:
     admission = Admission()
-    admission.enter(b"t", 0)
+    await admission.enter(b"t", 0)
     await admission.drain(0.01)
     assert admission.in_flight == 1
 
 
+async def test_who_asks_again_too_soon_waits_and_who_is_polite_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("keystead.front.admission.RETRY_AFTER_S", 0.2)
+    admission = Admission(per_handle_max=1)
+    loop = asyncio.get_running_loop()
+    key = await admission.enter(b"t", 0, client=("192.0.2.1", 1))
+    begun = loop.time()
+    with pytest.raises(Rejection):
+        await admission.enter(b"t", 0, client=("192.0.2.1", 2))
+    with pytest.raises(Rejection):
+        await admission.enter(b"t", 0, client=("192.0.2.1", 3))  # another connection
+    await admission.enter(b"other", 0, client=("192.0.2.1", 2))  # another handle
+    assert loop.time() - begun < 0.2
+    admission.leave(key, 0)
+    again = asyncio.create_task(admission.enter(b"t", 0, client=("192.0.2.1", 2)))
+    await asyncio.sleep(0)
+    assert not again.done()
+    await again
+    assert loop.time() - begun >= 0.2
+    admission.leave(key, 0)
+    await admission.enter(b"t", 0, client=("192.0.2.1", 2))  # forgiven
+
+
+async def test_the_refused_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keystead.front.admission._REFUSED_MAX", 3)
+    admission = Admission(in_flight_max=0)
+    for port in range(10):
+        with pytest.raises(Rejection):
+            await admission.enter(b"t", 0, client=("192.0.2.1", port))
+    held = [
+        asyncio.create_task(admission.enter(b"t", 0, client=("192.0.2.1", port)))
+        for port in (9, 8, 6)  # the last of these is forgotten: refused anew, and at once
+    ]
+    await asyncio.sleep(0.05)
+    assert [task.done() for task in held] == [False, False, True]
+    for task in held:
+        task.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+
+
 async def test_admission_keeps_no_tokens() -> None:
     admission = Admission()
-    admission.enter(b"ks1.secret", 0)
+    await admission.enter(b"ks1.secret", 0)
     assert b"secret" not in repr(vars(admission)).encode()
