@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from keystead.custody.seal_file import FileSeal
 from keystead.custody.software import SoftwareCustody
 from keystead.errors import KeysteadError, StartupError
 from keystead.front.serve import FrontConfig
+from keystead.net.files import write_private
 from keystead.net.logs import configure_logs
 from keystead.net.processes import die_with_parent, report_error, report_ready
 from keystead.net.system import SystemClock, SystemRandom
@@ -56,12 +58,16 @@ _DEPLOYMENT_BYTES = 8
 
 
 class VaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a vault's registry, seal and socket are; paths are relative to the data folder."""
+    """Where a vault's registry, seal and socket are; paths are relative to the data folder.
+
+    ``token_file``: where a first start leaves the operator's token for the supervisor.
+    """
 
     registry: str
     seal_file: str
     socket: str
     node: str
+    token_file: str
 
 
 class MigrateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +95,6 @@ class _Opened(msgspec.Struct, frozen=True):
     secrets: VaultSecrets
     deployment: str
     snapshot: Snapshot
-    operator_token: str
     gap: int
 
 
@@ -99,7 +104,6 @@ def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRand
     registry, journal = SqliteRegistry(path), SqliteJournal(path)
     seal = FileSeal(Path(config.seal_file))
     stored, sealed = registry.meta(DEPLOYMENT), registry.meta(SEALED_ROOT)
-    token = ""
     if stored is None or sealed is None:
         deployment = random.bytes(_DEPLOYMENT_BYTES).hex()
         if (
@@ -108,7 +112,7 @@ def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRand
             seal.create(random)
         root, sealed = RootKey.create(seal, deployment, random)
         secrets = _secrets(root)
-        token = initialise(
+        initialise(
             journal,
             secrets,
             deployment=deployment,
@@ -116,6 +120,7 @@ def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRand
             node=config.node,
             clock=clock,
             random=random,
+            hand_over=partial(write_private, Path(config.token_file)),
         )
     else:
         deployment = stored.decode()
@@ -125,7 +130,7 @@ def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRand
     gap = record_gaps(
         registry, journal, epoch=snapshot.epoch, node=config.node, clock=clock, random=random
     )
-    return _Opened(registry, journal, root, secrets, deployment, snapshot, token, gap)
+    return _Opened(registry, journal, root, secrets, deployment, snapshot, gap)
 
 
 def _secrets(root: RootKey) -> VaultSecrets:
@@ -245,7 +250,6 @@ async def _serve_vault(config: VaultConfig, opened: _Opened, protections: dict[s
     report_ready(
         deployment=opened.deployment,
         keys=len(opened.snapshot.keys),
-        operator_token=opened.operator_token,
         gap_uses=opened.gap,
     )
     await stop.wait()

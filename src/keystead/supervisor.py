@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from keystead.errors import KeysteadError, StartupError
+from keystead.net.files import write_private
 from keystead.net.processes import Child
 
 __all__ = ["NodeOptions", "run_node"]
@@ -21,11 +22,12 @@ __all__ = ["NodeOptions", "run_node"]
 _UNAVAILABLE = 3
 _RESTART_FIRST_S = 0.1
 _RESTART_MAX_S = 5.0
-_REGISTRY, _VAULT_SOCKET, _FRONT_SOCKET, _LOCK = (
+_REGISTRY, _VAULT_SOCKET, _FRONT_SOCKET, _LOCK, _TOKEN = (
     "registry.db",
     "vault.sock",
     "front.sock",
     "node.lock",
+    "operator-token.new",
 )
 
 
@@ -68,6 +70,7 @@ class _Node:
         self._lock = -1
         self._address = ""
         self._new_token = ""
+        self._token_path = ""
 
     async def run(self) -> int:
         prepare_folder(self._data)
@@ -87,6 +90,8 @@ class _Node:
         finally:
             for child in reversed(self._children):
                 await child.stop()
+            for name in (_FRONT_SOCKET, _VAULT_SOCKET):  # a confined front cannot remove its own
+                (self._data / name).unlink(missing_ok=True)
             os.close(self._lock)
 
     def _make(self, role: str, **config: object) -> Child:
@@ -109,6 +114,7 @@ class _Node:
             seal_file=options.seal_file or "seal.key",
             socket=_VAULT_SOCKET,
             node=options.node,
+            token_file=_TOKEN,
         )
         front = self._make(
             "front",
@@ -122,6 +128,11 @@ class _Node:
         steward = self._make("steward", vault_socket=_VAULT_SOCKET, registry=_REGISTRY)
         self._children.append(vault)
         facts = await vault.start()
+        # The vault left it here before it committed: it is there, too, where an earlier start died
+        # before anybody was told.
+        waiting = self._data / _TOKEN
+        self._new_token = waiting.read_text().strip() if waiting.exists() else ""
+        self._token_path = self._keep_token(self._new_token) if self._new_token else ""
         self._children.append(steward)
         self._children.append(front)
         _, front_facts = await asyncio.gather(steward.start(), front.start())
@@ -129,10 +140,13 @@ class _Node:
         self._announce(facts)
 
     def _announce(self, facts: dict[str, object]) -> None:
-        self._new_token = token = str(facts.get("operator_token") or "")
+        self._say_announcement(facts)
+        (self._data / _TOKEN).unlink(missing_ok=True)  # told, or kept: no further copy
+
+    def _say_announcement(self, facts: dict[str, object]) -> None:
+        token, kept = self._new_token, self._token_path
         scheme = "https" if self._options.tls_cert else "http"
         url = f"{scheme}://{self._address}"
-        kept = self._keep_token(token) if token else ""
         if self._options.json:
             line = {"url": url, "deployment": facts["deployment"], "keys": facts["keys"]}
             if token and not kept:
@@ -153,11 +167,14 @@ class _Node:
         if self._options.operator_token_file is None:
             return ""
         path = Path(self._options.operator_token_file)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(token + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            write_private(path, token)
+        except OSError as exc:
+            raise StartupError(
+                f"cannot write the operator's token to {path}: {exc.strerror}",
+                hint=f"Name another --operator-token-file and start again; until then the token is"
+                f" in {self._data / _TOKEN}",
+            ) from exc
         return str(path)
 
     async def _serve(self) -> int:

@@ -144,3 +144,50 @@ def test_damaged_registry(stopped: Node) -> None:
     check_refused(stopped, "registry", "backup")
     registry.write_bytes(genuine)
     check_nothing_lost(stopped)
+
+
+def test_a_first_start_that_fails_late_does_not_lose_the_operators_token(tmp_path: Path) -> None:
+    """The vault has committed its hash, then the front finds its port taken."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        node = Node(tmp_path / "data", listen=f"127.0.0.1:{port}")
+        node.refusal()
+    with Node(tmp_path / "data") as started, started.client() as operator:
+        assert operator.list_keys() == []
+        assert not (started.data / "operator-token.new").exists()
+
+
+def test_a_token_file_that_cannot_be_written_is_named_and_the_token_waits(tmp_path: Path) -> None:
+    status, said = Node(tmp_path / "data", operator_token_file=str(tmp_path / "no" / "t")).refusal()
+    assert status == 3
+    assert str(tmp_path / "no" / "t") in said["error"]
+    waiting = tmp_path / "data" / "operator-token.new"
+    assert waiting.stat().st_mode & 0o777 == 0o600
+    assert str(waiting) in said["hint"]
+    with Node(tmp_path / "data") as started, started.client() as operator:
+        assert operator.list_keys() == []
+
+
+def test_the_token_file_is_private_even_if_it_was_there(tmp_path: Path) -> None:
+    there = tmp_path / "data-operator.token"
+    there.write_text("an older and longer token than any of these" * 3)
+    there.chmod(0o644)
+    with Node(tmp_path / "data") as started, started.client() as operator:
+        assert operator.list_keys() == []
+        assert there.stat().st_mode & 0o777 == 0o600
+
+
+def test_children_get_no_token_and_import_nothing_from_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYSTEAD_TOKEN", "kso1.canary")
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "structlog.py").write_text("raise SystemExit('imported from the data folder')")
+    with Node(data) as started:
+        children = started.children()
+        assert set(children) == {"vault", "steward", "front"}
+        for pid in children.values():
+            assert b"canary" not in Path(f"/proc/{pid}/environ").read_bytes()

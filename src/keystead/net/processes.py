@@ -17,13 +17,19 @@ from keystead.errors import StartupError
 __all__ = ["Child", "die_with_parent", "report_error", "report_ready"]
 
 _PR_SET_PDEATHSIG = 1
+_PARENT = "KEYSTEAD_SUPERVISOR_PID"
+_OURS = "KEYSTEAD_"
 _READY_LINE_BYTES = 64 * 1024
+_ENDED_WITHIN_S = 1.0
 
 
 def die_with_parent() -> None:
     """Have the kernel end this process when its parent ends (prctl(2)): no orphan holds a key."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() == 1:
+    # It may have ended while this process still loaded its modules. Who takes orphans in is not
+    # always process 1, and process 1 may be the supervisor itself, in a container.
+    parent = os.environ.get(_PARENT)
+    if parent is not None and os.getppid() != int(parent):
         raise SystemExit(0)
 
 
@@ -37,6 +43,12 @@ def report_error(error: Exception) -> None:
     message = getattr(error, "message", str(error))
     hint = getattr(error, "hint", "")
     print(json.dumps({"error": message, "hint": hint}), flush=True)  # noqa: T201  as above
+
+
+def _environment() -> dict[str, str]:
+    """The parent's, but for what is Keystead's own: a token that it was given stays with it."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(_OURS)}
+    return kept | {_PARENT: str(os.getpid())}
 
 
 class Child:
@@ -72,7 +84,8 @@ class Child:
         Raises:
             StartupError: with the child's own words if it gave any.
         """
-        command = [sys.executable, "-m", "keystead.app", self.role]
+        # -P: the working directory, which is the data folder, is no place to import from.
+        command = [sys.executable, "-P", "-m", "keystead.app", self.role]
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
@@ -84,6 +97,7 @@ class Child:
                 stderr=log,
                 limit=_READY_LINE_BYTES,
                 pass_fds=self._keep_open,
+                env=_environment(),
                 start_new_session=True,
             )
         if self._process.stdout is None:
@@ -107,6 +121,10 @@ class Child:
             facts = {}
         if isinstance(facts, dict) and facts.get("ready"):
             return facts
+        if not line and self._process is not None:
+            # It has ended: let asyncio learn of it first. A signal now would take its status away.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), timeout=_ENDED_WITHIN_S)
         await self.stop()
         message = facts.get("error") if isinstance(facts, dict) else None
         raise StartupError(

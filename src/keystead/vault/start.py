@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from keystead.encoding import b64u_encode
 from keystead.errors import StartupError
@@ -31,13 +32,19 @@ def initialise(
     node: str,
     clock: Clock,
     random: Random,
+    hand_over: Callable[[str], None] | None = None,
 ) -> str:
-    """Write a new deployment in one commit; gives the operator's token, which is kept nowhere.
+    """Write a new deployment in one commit; gives the operator's token, of which it keeps a hash.
+
+    ``hand_over`` is given the token before the commit, and puts it where it outlives a crash until
+    a person has it: whatever happens, no deployment is left that nobody can administer.
 
     Raises:
         LogUnavailable: the disk is full or failing; nothing was written.
     """
     token = _TOKEN_PREFIX + b64u_encode(random.bytes(_TOKEN_BYTES))
+    if hand_over is not None:
+        hand_over(token)
     credential = Credential(
         principal=OPERATOR, token_sha256=hashlib.sha256(token.encode()).digest(), revision=1
     )
@@ -92,6 +99,7 @@ def record_gaps(
     if not open_gaps:
         return 0
     with journal.transaction() as tx:
+        epoch = max(epoch, tx.epoch().epoch)  # another node may have moved it since it was read
         seq = tx.last_sequence() + 1
         tx.append(
             [
