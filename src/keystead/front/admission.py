@@ -17,10 +17,13 @@ from keystead.errors import Overloaded
 from keystead.front.pressure import ConcurrencyLimit
 from keystead.front.problems import Rejection
 
-__all__ = ["BODY_BYTES_OPEN_MAX", "RETRY_AFTER_S", "Admission"]
+__all__ = ["BODY_BYTES_FREE", "BODY_BYTES_OPEN_MAX", "RETRY_AFTER_S", "Admission", "OpenBody"]
 
 RETRY_AFTER_S = 1.0
 """When a refused client may ask again: many turns of any queue that the limit lets grow."""
+BODY_BYTES_FREE = 16 * 1024
+"""Of each body, what counts towards no common bound: single uses are smaller, so that strangers who
+send large bodies and never end them hold up other large bodies only."""
 BODY_BYTES_OPEN_MAX = 4 * limits.FRAME_BYTES_MAX
 """Bytes of data-plane bodies that a front holds at a time: four full frames, so that a few large
 batches do not cost gigabytes."""
@@ -30,10 +33,12 @@ _REFUSED_MAX = limits.FRONT_IN_FLIGHT_MAX
 
 
 class Admission:
-    """Counts open requests; past a bound the next one is refused before its body is read.
+    """Counts what is open; past a bound the next one is refused before the vault hears of it.
 
-    Health, metrics and admin commands do not pass here, so that the data plane cannot hold up a
-    stop command; they are bounded by the number of connections.
+    A request is open from the end of its body: what a client announces, or begins and does not
+    end, costs the others nothing, and only as much memory as it has really sent. Health, metrics
+    and admin commands do not pass here, so that the data plane cannot hold up a stop command; they
+    are bounded by the number of connections.
     """
 
     def __init__(
@@ -42,13 +47,15 @@ class Admission:
         in_flight_max: int = limits.FRONT_IN_FLIGHT_MAX,
         per_handle_max: int = limits.HANDLE_IN_FLIGHT_MAX,
         body_bytes_max: int = BODY_BYTES_OPEN_MAX,
+        body_bytes_free: int = BODY_BYTES_FREE,
         batch_items_max: int = limits.VAULT_QUEUE_MAX,
         pressure: ConcurrencyLimit | None = None,
     ) -> None:
         self.pressure = pressure or ConcurrencyLimit()
         self._in_flight_max = in_flight_max
         self._per_handle_max = per_handle_max
-        self._body_bytes_max = body_bytes_max
+        self.body_bytes_max = body_bytes_max
+        self.body_bytes_free = body_bytes_free
         self._batch_items_max = batch_items_max
         # Tokens are counted under a keyed hash: what stands here opens nothing, and compares with
         # nothing outside this process.
@@ -61,10 +68,10 @@ class Admission:
         self.body_bytes = 0
         self.batch_items = 0
 
-    async def enter(self, token: bytes, body_bytes: int, *, client: Hashable = None) -> bytes:
-        """Admit one request under a handle (empty: none) with a body of at most so many bytes.
+    async def enter(self, token: bytes, *, client: Hashable = None) -> bytes:
+        """Admit one request under a handle (empty: none), whose body is here.
 
-        The result goes to :meth:`leave`, with the same number. ``client``: address and port of the
+        The result goes to :meth:`leave`. ``client``: address and port of the
         connection. Whoever was refused and is back on the same connection before ``Retry-After``
         is over waits for the rest of it first: a refusal costs nearly as much as a use, and those
         who ask again at once would otherwise take the time of those who are served.
@@ -79,7 +86,7 @@ class Admission:
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
         try:
-            self._admit(key, body_bytes)
+            self._admit(key)
         except Rejection:
             if client is not None:
                 self._remember((client, key))
@@ -91,13 +98,11 @@ class Admission:
             del self._refused[next(iter(self._refused))]
         self._refused[who] = asyncio.get_running_loop().time() + RETRY_AFTER_S
 
-    def _admit(self, key: bytes, body_bytes: int) -> None:
+    def _admit(self, key: bytes) -> None:
         if self._draining:
             raise _overloaded("draining", "the front is stopping")
         if self.in_flight >= self._in_flight_max:
             raise _overloaded("front_in_flight", f"{self._in_flight_max} requests are open here")
-        if self.body_bytes + body_bytes > self._body_bytes_max:
-            raise _overloaded("body_bytes", f"{self.body_bytes} bytes of bodies are open here")
         held = self._by_handle.get(key, 0)
         if held >= self._per_handle_max:
             raise _overloaded("handle_in_flight", f"{held} requests are open under this handle")
@@ -112,12 +117,10 @@ class Admission:
         self._by_handle[key] = held + 1
         self.in_flight += 1
         self.pressure.opened(self.in_flight)
-        self.body_bytes += body_bytes
 
-    def leave(self, key: bytes, body_bytes: int) -> None:
+    def leave(self, key: bytes) -> None:
         """Let go of what :meth:`enter` admitted."""
         self.in_flight -= 1
-        self.body_bytes -= body_bytes
         held = self._by_handle[key]
         if held > 1:
             self._by_handle[key] = held - 1
@@ -146,6 +149,36 @@ class Admission:
         if self.in_flight:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace_s)
+
+
+class OpenBody:
+    """The bytes of one request's body, counted as they arrive and until the request is answered."""
+
+    __slots__ = ("_admission", "_counted")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._counted = 0
+
+    def grown(self, size: int) -> None:
+        """The body has so many bytes now.
+
+        Raises:
+            Rejection: ``overloaded``: all bodies together would be too much.
+        """
+        admission = self._admission
+        more = size - admission.body_bytes_free - self._counted
+        if more <= 0:
+            return
+        if admission.body_bytes + more > admission.body_bytes_max:
+            raise _overloaded("body_bytes", f"{admission.body_bytes} bytes of bodies are open here")
+        admission.body_bytes += more
+        self._counted += more
+
+    def gone(self) -> None:
+        """The request is answered."""
+        self._admission.body_bytes -= self._counted
+        self._counted = 0
 
 
 def _overloaded(reason: str, message: str) -> Rejection:

@@ -101,9 +101,14 @@ def _refuse_twice(raw: list[tuple[bytes, bytes]]) -> None:
 
 
 async def read_body(
-    receive: Receive, head: Head, watch: RequestWatch, *, body_bytes_max: int
+    receive: Receive,
+    head: Head,
+    watch: RequestWatch,
+    *,
+    body_bytes_max: int,
+    grown: Callable[[int], None] | None = None,
 ) -> bytes:
-    """The whole body.
+    """The whole body; ``grown`` is told its size as it arrives, and may refuse it.
 
     Raises:
         Rejection: longer than the bound (413), or it stalled until the request's time ran out (408,
@@ -127,6 +132,8 @@ async def read_body(
             size += len(chunk)
             if size > body_bytes_max:
                 raise await _too_long(receive, body_bytes_max, more=bool(message.get("more_body")))
+            if grown is not None:
+                grown(size)
             chunks.append(chunk)
             # Granian ends every body by an empty message of its own; with the length known, that
             # turn of the loop is saved.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from keystead import limits
 from keystead.errors import HandleInvalid, KeysteadError, MalformedRequest, Unauthenticated
 from keystead.frames.messages import Answer, Refused, Use
-from keystead.front.admission import Admission
+from keystead.front.admission import Admission, OpenBody
 from keystead.front.bodies import (
     Head,
     Receive,
@@ -22,6 +22,7 @@ from keystead.front.metrics import FrontMetrics
 from keystead.front.problems import JSON_HEADERS, Reply, json_reply, problem_of, reply_of_refused
 from keystead.front.uses import (
     AnsweredItem,
+    Batch,
     BatchAnswer,
     BatchItem,
     FailedItem,
@@ -67,28 +68,31 @@ class DataPlane:
         head = read_head(scope, body_bytes_max=limits.BODY_BYTES_MAX)
         handle = _handle_of(bearer_of(head.headers))
         check_json(head.headers)
-        client = scope.get("client")
-        key = await self._admission.enter(handle.encode(), head.body_bytes, client=client)
+        held = OpenBody(self._admission)
         try:
-            body = await self._body(receive, head)
-            envelope = decode_use(body)
-            proof = head.headers.get(b"keystead-proof")
-            answer = await self._link.call(
-                Use(
-                    id=self._link.take_id(),
-                    handle=handle,
-                    purpose=asked.purpose,
-                    operation=asked.operation,
-                    context=envelope.context,
-                    facts=recode_facts(asked.purpose, asked.operation, envelope.facts),
-                    version=envelope.version,
-                    idempotency_key=idempotency_key_of(head.headers),
-                    reason=envelope.reason,
-                    proof=None if proof is None else decode_proof(proof),
+            body = await self._body(receive, head, held)
+            key = await self._admission.enter(handle.encode(), client=scope.get("client"))
+            try:
+                envelope = decode_use(body)
+                proof = head.headers.get(b"keystead-proof")
+                answer = await self._link.call(
+                    Use(
+                        id=self._link.take_id(),
+                        handle=handle,
+                        purpose=asked.purpose,
+                        operation=asked.operation,
+                        context=envelope.context,
+                        facts=recode_facts(asked.purpose, asked.operation, envelope.facts),
+                        version=envelope.version,
+                        idempotency_key=idempotency_key_of(head.headers),
+                        reason=envelope.reason,
+                        proof=None if proof is None else decode_proof(proof),
+                    )
                 )
-            )
+            finally:
+                self._admission.leave(key)
         finally:
-            self._admission.leave(key, head.body_bytes)
+            held.gone()
         if isinstance(answer, Refused):
             return reply_of_refused(answer)
         return Reply(200, JSON_HEADERS, encode_answer(answer))
@@ -108,23 +112,35 @@ class DataPlane:
                 "a batch has no idempotency-key or keystead-proof of its own",
                 hint="Give each item its idempotency_key and proof",
             )
-        client = scope.get("client")
-        key = await self._admission.enter(bearer.encode(), head.body_bytes, client=client)
+        held = OpenBody(self._admission)
         try:
-            batch = decode_batch(await self._body(receive, head))
-            self._admission.enter_items(len(batch.items))
+            body = await self._body(receive, head, held)
+            key = await self._admission.enter(bearer.encode(), client=scope.get("client"))
             try:
-                items = await self._answer_items(batch.items, bearer)
+                items = await self._do_batch(decode_batch(body), bearer)
             finally:
-                self._admission.leave_items(len(batch.items))
+                self._admission.leave(key)
         finally:
-            self._admission.leave(key, head.body_bytes)
+            held.gone()
         for item in items:
             self._metrics.item(item.problem.code if isinstance(item, FailedItem) else "ok")
         return json_reply(BatchAnswer(items))
 
-    async def _body(self, receive: Receive, head: Head) -> bytes:
-        body = await read_body(receive, head, self._watch, body_bytes_max=limits.BODY_BYTES_MAX)
+    async def _do_batch(self, batch: Batch, bearer: str) -> list[AnsweredItem | FailedItem]:
+        self._admission.enter_items(len(batch.items))
+        try:
+            return await self._answer_items(batch.items, bearer)
+        finally:
+            self._admission.leave_items(len(batch.items))
+
+    async def _body(self, receive: Receive, head: Head, held: OpenBody) -> bytes:
+        body = await read_body(
+            receive,
+            head,
+            self._watch,
+            body_bytes_max=limits.BODY_BYTES_MAX,
+            grown=held.grown,
+        )
         self._metrics.received(len(body))
         return body
 

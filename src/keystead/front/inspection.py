@@ -106,14 +106,14 @@ class Inspection:
             Rejection: too much at a time.
         """
         del receive  # a body means nothing here (RFC 9110 section 9.3.1)
-        head = read_head(scope, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX)
+        read_head(scope, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX)
         check_name(name, "key name")
         what, content_type = PUBLIC_PARTS[part]
-        key = await self._admission.enter(b"", head.body_bytes, client=scope.get("client"))
+        key = await self._admission.enter(b"", client=scope.get("client"))
         try:
             answer = await self._link.call(Public(self._link.take_id(), what, name))
         finally:
-            self._admission.leave(key, head.body_bytes)
+            self._admission.leave(key)
         if isinstance(answer, Refused):
             return reply_of_refused(answer)
         headers = _headers(content_type)

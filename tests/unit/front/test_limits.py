@@ -220,11 +220,35 @@ async def test_transfer_codings_other_than_chunked_are_refused(front: Front, cod
 async def test_a_request_that_the_server_cancels_stays_cancelled(front: Front) -> None:
     request = asyncio.create_task(exchange(front, None))
     await asyncio.sleep(0)
-    assert front.admission.in_flight == 1
+    assert not request.done()
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
     assert front.admission.in_flight == 0
+
+
+async def test_bodies_that_never_end_hold_up_no_small_use(link: VaultLink) -> None:
+    """Announcing costs the others nothing; what was really sent, only other large bodies."""
+    admission = Admission(in_flight_max=2, body_bytes_max=limits.BODY_BYTES_MAX)
+    front = Front(link, admission=admission)
+    half = {"type": "http.request", "body": bytes(limits.BODY_BYTES_MAX // 2), "more_body": True}
+    length = str(limits.BODY_BYTES_MAX)
+    idle = [asyncio.create_task(exchange(front, None, content_length=length)) for _ in range(9)]
+    large = [
+        asyncio.create_task(exchange(front, half, None, content_length=length)) for _ in range(3)
+    ]
+    done, _ = await asyncio.wait(large, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    [refused] = done
+    start, body = refused.result()
+    assert start["status"] == 503
+    assert b"bytes of bodies" in body["body"]
+    assert admission.in_flight == 0
+    async with client_of(front) as client:
+        assert (await client.post("/v1/jwt/sign", json=JWT)).status_code == 200
+    for task in (*idle, *large):
+        task.cancel()
+    await asyncio.gather(*idle, *large, return_exceptions=True)
+    assert admission.body_bytes == 0
 
 
 async def test_other_kinds_of_connection_are_left_alone(front: Front) -> None:
@@ -245,7 +269,7 @@ async def test_other_kinds_of_connection_are_left_alone(front: Front) -> None:
     [
         ({"in_flight_max": 2}, "front_in_flight"),
         ({"per_handle_max": 2}, "handle_in_flight"),
-        ({"body_bytes_max": 150}, "body_bytes"),
+        ({"body_bytes_max": 150, "body_bytes_free": 0}, "body_bytes"),
     ],
 )
 async def test_past_a_bound_the_next_use_is_refused_at_once(
@@ -350,21 +374,21 @@ async def test_items_of_batches_have_a_bound_of_their_own(
 
 async def test_draining_admits_nothing_and_waits_for_what_is_open() -> None:
     admission = Admission()
-    key = await admission.enter(b"t", 10)
+    key = await admission.enter(b"t")
     draining = asyncio.create_task(admission.drain(30.0))
     await asyncio.sleep(0)
     with pytest.raises(Rejection) as refused:
-        await admission.enter(b"t", 10)
+        await admission.enter(b"t")
     assert isinstance(refused.value.error, Overloaded)
     assert not draining.done()
-    admission.leave(key, 10)
+    admission.leave(key)
     await draining
     assert admission.in_flight == 0
 
 
 async def test_draining_ends_when_its_time_is_up() -> None:
     admission = Admission()
-    await admission.enter(b"t", 0)
+    await admission.enter(b"t")
     await admission.drain(0.01)
     assert admission.in_flight == 1
 
@@ -375,22 +399,22 @@ async def test_who_asks_again_too_soon_waits_and_who_is_polite_does_not(
     monkeypatch.setattr("keystead.front.admission.RETRY_AFTER_S", 0.2)
     admission = Admission(per_handle_max=1)
     loop = asyncio.get_running_loop()
-    key = await admission.enter(b"t", 0, client=("192.0.2.1", 1))
+    key = await admission.enter(b"t", client=("192.0.2.1", 1))
     begun = loop.time()
     with pytest.raises(Rejection):
-        await admission.enter(b"t", 0, client=("192.0.2.1", 2))
+        await admission.enter(b"t", client=("192.0.2.1", 2))
     with pytest.raises(Rejection):
-        await admission.enter(b"t", 0, client=("192.0.2.1", 3))  # another connection
-    await admission.enter(b"other", 0, client=("192.0.2.1", 2))  # another handle
+        await admission.enter(b"t", client=("192.0.2.1", 3))  # another connection
+    await admission.enter(b"other", client=("192.0.2.1", 2))  # another handle
     assert loop.time() - begun < 0.2
-    admission.leave(key, 0)
-    again = asyncio.create_task(admission.enter(b"t", 0, client=("192.0.2.1", 2)))
+    admission.leave(key)
+    again = asyncio.create_task(admission.enter(b"t", client=("192.0.2.1", 2)))
     await asyncio.sleep(0)
     assert not again.done()
     await again
     assert loop.time() - begun >= 0.2
-    admission.leave(key, 0)
-    await admission.enter(b"t", 0, client=("192.0.2.1", 2))  # forgiven
+    admission.leave(key)
+    await admission.enter(b"t", client=("192.0.2.1", 2))  # forgiven
 
 
 async def test_the_refused_are_remembered_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,9 +422,9 @@ async def test_the_refused_are_remembered_within_a_bound(monkeypatch: pytest.Mon
     admission = Admission(in_flight_max=0)
     for port in range(10):
         with pytest.raises(Rejection):
-            await admission.enter(b"t", 0, client=("192.0.2.1", port))
+            await admission.enter(b"t", client=("192.0.2.1", port))
     held = [
-        asyncio.create_task(admission.enter(b"t", 0, client=("192.0.2.1", port)))
+        asyncio.create_task(admission.enter(b"t", client=("192.0.2.1", port)))
         for port in (9, 8, 6)  # the last of these is forgotten: refused anew, and at once
     ]
     await asyncio.sleep(0.05)
@@ -412,5 +436,5 @@ async def test_the_refused_are_remembered_within_a_bound(monkeypatch: pytest.Mon
 
 async def test_admission_keeps_no_tokens() -> None:
     admission = Admission()
-    await admission.enter(b"ks1.secret", 0)
+    await admission.enter(b"ks1.secret")
     assert b"secret" not in repr(vars(admission)).encode()
