@@ -22,6 +22,8 @@ __all__ = ["NodeOptions", "run_node"]
 _UNAVAILABLE = 3
 _RESTART_FIRST_S = 0.1
 _RESTART_MAX_S = 5.0
+_STEADY_S = 10.0
+"""A child that lived for so long did not end because it was started: the pause begins anew."""
 _REGISTRY, _VAULT_SOCKET, _FRONT_SOCKET, _LOCK, _TOKEN = (
     "registry.db",
     "vault.sock",
@@ -211,20 +213,26 @@ class _Node:
 
     async def _keep(self, child: Child) -> None:
         """Start a child again when it ends, ever more slowly while it keeps ending."""
-        pause_s = _RESTART_FIRST_S
+        loop = asyncio.get_running_loop()
+        pause_s, began_s = _RESTART_FIRST_S, loop.time()
         while not self._stop.is_set():
             status = await child.wait()
             if self._stop.is_set():
                 return
+            if loop.time() - began_s >= _STEADY_S:
+                pause_s = _RESTART_FIRST_S
             _say(f"The {child.role} process ended with status {status}; starting it again.")
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _RESTART_MAX_S)
+            began_s = loop.time()
             try:
                 await child.start()
                 child.restarts += 1
-                pause_s = _RESTART_FIRST_S
             except StartupError as exc:
                 _say_error(exc, as_json=False)
+            except OSError as exc:  # no process or file to be had, for now
+                refusal = StartupError(f"cannot start the {child.role} process: {exc.strerror}")
+                _say_error(refusal, as_json=False)
 
 
 def prepare_folder(data: Path) -> None:

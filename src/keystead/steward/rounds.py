@@ -17,6 +17,8 @@ __all__ = ["make_rounds"]
 _ROUND_S = 1.0
 _ROWS = 2_000
 """Records checked a round: keeps up with 2,000 uses a second, and catches up after a burst."""
+_UNTOLD_MAX = 1_000
+"""Findings kept for a vault that is away; past it the log alone has them."""
 
 
 async def make_rounds(link: VaultLink, registry: Registry, stop: asyncio.Event) -> None:
@@ -24,15 +26,19 @@ async def make_rounds(link: VaultLink, registry: Registry, stop: asyncio.Event) 
     log = structlog.get_logger("steward")
     watch = RecordWatch()
     number = 0
+    untold: list[str] = []  # the watch does not look at a record twice
     while not stop.is_set():
         try:
             findings = watch.check(registry.records_from(watch.next_seq, _ROWS))
             for finding in findings:
                 log.error("invariant", finding=finding)
+            untold = (untold + findings)[:_UNTOLD_MAX]
             number += 1
-            answer = await link.call(Tend(number, tuple(findings)))
+            answer = await link.call(Tend(number, tuple(untold)))
             if isinstance(answer, Refused):
                 log.warning("refused", code=answer.code, message=answer.message)
+            else:
+                untold = []
         except KeysteadError as exc:
             log.warning("round", error=str(exc))
         try:
