@@ -30,7 +30,7 @@ class Filters:
         None
     )
     operation: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of this operation, such as sign.")
+        str | None, typer.Option(metavar="NAME", help="Of this operation, such as jwt.sign.")
     ] = None
     request: Annotated[
         str | None, typer.Option(metavar="ID", help="Of this request, by the node's own id.")

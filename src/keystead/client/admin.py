@@ -1,8 +1,9 @@
 """What operators ask for, and what anyone may read, one function each; each makes an :class:`Ask`.
 
 A client has a method of the same name that runs it. Those that change something go out under an
-idempotency key, and again only if the node cannot have begun them: if it was not reached, or
-refused as ``overloaded``. After a lost answer look first, then ask again.
+idempotency key, and again under the same one: a change has one effect, and its first answer. Only
+a handle's token is in no second answer: after a lost one that is a ``Conflict``, which says where
+the handle is recorded.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class Ask(Call[R], Generic[R], frozen=True, kw_only=True):
     idempotency_key: str | None = None
 
     def flow(self, session: Session, turn: Turn) -> Flow[R]:
-        """Send it, again only as far as that is harmless."""
+        """Send it, again as far as the session's policy goes."""
         headers: dict[str, str] = {}
         if self.operator:
             if session.operator is None:
@@ -103,7 +104,7 @@ class Ask(Call[R], Generic[R], frozen=True, kw_only=True):
             path=self.path,
             headers=headers,
             body=self.body,
-            repeatable=self.method == "GET",
+            repeatable=self.method == "GET" or self.idempotency_key is not None,
         )
         until_s = turn.monotonic_s + session.retry.deadline_s
         reply, _ = yield from exchange(session, lambda _: request, turn, until_s)

@@ -52,6 +52,11 @@ def draft_key(command: CreateKey, *, key_id: str, now_ms: int) -> tuple[Key, str
         row.prehashed_allowed and algorithm.startswith(_PREHASHED_FAMILIES)
     ):
         raise MalformedRequest(f"{command.purpose!s} keys of {algorithm} cannot be prehashed")
+    if command.prehashed and command.policy.verify_before_release:
+        raise MalformedRequest(
+            "a prehashed key's signatures are not verified before release",
+            hint="Leave verify_before_release out, or the key not prehashed",
+        )
     _check_policy(command.purpose, command.policy)
     key = Key(
         id=key_id,

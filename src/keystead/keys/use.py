@@ -234,7 +234,7 @@ def _bound_to(caveat: BoundTo, use: _Use) -> None:
     if shown is None or not hmac.compare_digest(shown, caveat.value):
         raise PermissionDenied(
             f"the handle is bound to a {caveat.kind} that this request does not prove",
-            hint="Sign the request with the bound key: SDK option `proof`, CLI option --proof-key",
+            hint="Sign the request with the bound key: SDK option `bound`, CLI option --proof-key",
         )
 
 

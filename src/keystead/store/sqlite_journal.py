@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -25,12 +26,14 @@ __all__ = ["SqliteJournal"]
 
 _APPEND = (
     "INSERT INTO records (seq, time_ms, epoch, op, outcome, key_id, version, handle_id, principal,"
-    " request_id, body, salt, entry, leaf) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    " request_id, body, salt, entry, leaf) VALUES "
 )
 _PUT_IDEMPOTENT = (
-    "INSERT INTO idempotency (scope, key, fingerprint, seq, result, receipt, expires_ms)"
-    " VALUES (?,?,?,?,?,?,?)"
+    "INSERT INTO idempotency (scope, key, fingerprint, seq, result, receipt, expires_ms) VALUES "
 )
+_ROWS_MAX = 512
+"""Rows of one INSERT; with 14 columns far below SQLite's bound on variables
+(sqlite.org/limits.html number 9)."""
 
 
 class SqliteJournal:
@@ -149,7 +152,7 @@ class _SqliteTransaction:
         return int(self._execute("SELECT coalesce(max(seq), -1) FROM records").fetchone()[0])
 
     def append(self, rows: Sequence[RecordRow]) -> None:
-        self._many(_APPEND, map(msgspec.structs.astuple, rows))
+        self._insert(_APPEND, rows)
 
     def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
         row = self._execute(
@@ -164,7 +167,21 @@ class _SqliteTransaction:
         return int(row[0])
 
     def put_idempotent(self, rows: Sequence[IdempotencyRow]) -> None:
-        self._many(_PUT_IDEMPOTENT, map(msgspec.structs.astuple, rows))
+        self._insert(_PUT_IDEMPOTENT, rows)
+
+    def _insert(self, sql: str, rows: Sequence[RecordRow] | Sequence[IdempotencyRow]) -> None:
+        """Many rows a statement.
+
+        The driver lets go of the interpreter at each statement, and a busy loop then keeps it for
+        a whole switch interval. Counts are powers of two, so that few statements are prepared.
+        """
+        at = 0
+        while at < len(rows):
+            count = min(_ROWS_MAX, 1 << ((len(rows) - at).bit_length() - 1))
+            values = [msgspec.structs.astuple(row) for row in rows[at : at + count]]
+            one = f"({','.join('?' * len(values[0]))})"
+            self._execute(sql + ",".join([one] * count), tuple(chain.from_iterable(values)))
+            at += count
 
     def prune_idempotent(self, now_ms: int, limit: int) -> int:
         done = self._execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -58,6 +59,7 @@ from keystead.vault.describe import key_info, record_info, tenant_info
 from keystead.vault.faults import fault
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker, Made, commit_made
+from keystead.vault.repeats import Once, Repeats
 from keystead.vault.reservations import Reservations
 from keystead.vault.standing import Standing
 
@@ -65,8 +67,11 @@ __all__ = ["Administration"]
 
 _HANDLE_ID_BYTES = 12
 _LINK_CHARS = 32
+_LINK = re.compile(r"[0-9a-f]{32}\Z")
 _TTL_MAX_S = 10 * 366 * 24 * 3600
 _COMMAND = msgspec.msgpack.Decoder(Command)
+
+_CHANGES = (CreateKey, IssueHandle, LimitTenant, MoveVersion, RevokeHandle, RevokeKeyHandles)
 
 Reply = Callable[[Answer], None]
 Apply = Callable[[Transaction, Snapshot, int, int], Applied]
@@ -101,6 +106,7 @@ class Administration:
         self._random = random
         self._loop = loop
         self._next_request_id = next_request_id
+        self._repeats = Repeats(registry, secrets, clock, random)
 
     def begin(self, request: AdminRequest, reply: Reply) -> None:
         """Do one command; ``reply`` is called once, now or later."""
@@ -111,6 +117,13 @@ class Administration:
             asked.command = command = _decode(request.command)
             target = self._target(command)
             self._guard.decide(asked.principal, _tag(command), target)
+            if request.idempotency_key is not None and isinstance(command, _CHANGES):
+                key = request.idempotency_key
+                asked.once = self._repeats.once(asked.principal, key, request.command)
+                before = self._repeats.done_before(asked.once)
+                if before is not None:
+                    asked.done_again(*before)
+                    return
             self._dispatch(asked, command, target)
         except KeysteadError as refusal:
             self._deny(asked, refusal)
@@ -253,7 +266,7 @@ class Administration:
         body = Body(
             key_id=key.id,
             purpose=key.purpose,
-            operations=command.operations or _operations(key),
+            operations=_operations(key) if command.operations is None else command.operations,
             handle_id="h" + self._random.bytes(_HANDLE_ID_BYTES).hex(),
             generation=key.generation,
         )
@@ -349,7 +362,7 @@ class Administration:
         self, asked: _Asked, command: RevokeHandle, snapshot: Snapshot, epoch: int
     ) -> Applied:
         check_reason(command.reason)
-        if len(command.link) != _LINK_CHARS or not command.link.isalnum():
+        if not _LINK.match(command.link):
             raise MalformedRequest(
                 f"expected a link id of {_LINK_CHARS} hex digits",
                 hint="`keystead handle inspect` and the record of a use show it",
@@ -377,6 +390,16 @@ class Administration:
         """Queue a change; best-effort uses pause until it is through (I4)."""
         self._reservations.freeze()
 
+        def shown(value: object) -> object:
+            return show(value) if show and isinstance(value, Key) else value
+
+        def apply_once(tx: Transaction, snapshot: Snapshot, epoch: int, seq: int) -> Applied:
+            applied = apply(tx, snapshot, epoch, seq)
+            if asked.once is not None:
+                place = Committed(seq, epoch if applied.rows else snapshot.epoch)
+                self._repeats.keep(asked.once, shown(applied.value), asked.receipt(place), tx)
+            return applied
+
         def deliver(outcome: tuple[object, Committed] | KeysteadError) -> None:
             self._reservations.thaw()
             if isinstance(outcome, KeysteadError):
@@ -384,9 +407,9 @@ class Administration:
                 return
             value, place = outcome
             self._standing.count("changes", _tag(asked.command))
-            asked.done(show(value) if show and isinstance(value, Key) else value, place)
+            asked.done(shown(value), place)
 
-        self._committer.change(Change(apply, deliver))
+        self._committer.change(Change(apply_once, deliver))
 
     # --- records -----------------------------------------------------------------------------
 
@@ -431,21 +454,26 @@ class _Asked:
         self.request_id = request_id
         self.principal: Principal | None = None
         self.command: Command | None = None
+        self.once: Once | None = None
 
     def done(self, value: object, place: Committed | None = None) -> None:
-        receipt = None
-        if place is not None:
-            receipt = Receipt(
-                seq=place.seq,
-                epoch=place.epoch,
-                key="",
-                version=0,
-                kid="",
-                algorithm="",
-                ack="durable",
-                request_id=self.request_id,
-            )
+        receipt = None if place is None else self.receipt(place)
         self._reply(Done(self._number, msgspec.msgpack.encode(value), receipt))
+
+    def done_again(self, result: bytes, receipt: Receipt) -> None:
+        self._reply(Done(self._number, result, receipt))
+
+    def receipt(self, place: Committed) -> Receipt:
+        return Receipt(
+            seq=place.seq,
+            epoch=place.epoch,
+            key="",
+            version=0,
+            kid="",
+            algorithm="",
+            ack="durable",
+            request_id=self.request_id,
+        )
 
     def refuse(self, error: KeysteadError) -> None:
         self._reply(

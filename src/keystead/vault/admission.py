@@ -11,7 +11,7 @@ from keystead.keys.epochs import check_idempotent
 from keystead.keys.framing.base import Facts
 from keystead.keys.framing.data import Derive, Mac, Unwrap, Wrap, check_data, decode_wrapped
 from keystead.keys.operations import FACTS, facts_type
-from keystead.keys.purposes import check_operation
+from keystead.keys.purposes import Purpose, check_operation
 from keystead.keys.use import decide_use
 from keystead.ports import IdempotencyRow, Registry
 from keystead.vault.grants import Grants
@@ -89,7 +89,9 @@ class Admission:
         )
         running.idempotency = (scope, use.idempotency_key, fingerprint)
         stored = self._registry.idempotent(scope, use.idempotency_key)
-        return stored if check_idempotent(stored, fingerprint) else None
+        if stored is None or not check_idempotent(stored, fingerprint):
+            return None
+        return self._secrets.open_outcome(stored)
 
 
 def _decode_facts(running: Running) -> Facts:
@@ -102,7 +104,7 @@ def _decode_facts(running: Running) -> Facts:
             f"expected the facts of {use.purpose}/{use.operation}, met other fields or values",
             hint="docs/purposes.md lists them",
         ) from exc
-    if isinstance(facts, Wrap | Unwrap | Derive | Mac):
+    if use.purpose == Purpose.DATA and isinstance(facts, Wrap | Unwrap | Derive | Mac):
         check_data(facts)
     return facts
 

@@ -41,3 +41,8 @@ class RateBuckets:
             self._levels.move_to_end(link)
         while len(self._levels) > limits.RATE_BUCKETS_MAX:
             self._levels.popitem(last=False)
+
+    def give_back(self, link: str) -> None:
+        """Put back one token that was taken just now for what was then refused."""
+        level, at_ms = self._levels[link]
+        self._levels[link] = (level + 1, at_ms)

@@ -2,7 +2,8 @@
 
 A ledger's next entry names the one before it, which may not be committed yet; so the vault frames
 on the expected state and the commit compares. If an earlier use fails, those behind it conflict,
-and are framed again on the state that did commit.
+and are framed again on the state that did commit. Only the first of them makes the vault read that
+state; the others come behind the use that was framed on it, or each would undo the last one's work.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class ExpectedCounters:
         self._registry = registry
         self._secrets = secrets
         self._expected: dict[tuple[str, str], bytes | None] = {}
+        self._readings: dict[tuple[str, str], int] = {}
+        self._count = 0
 
     def get(self, key_id: str, name: str) -> bytes | None:
         """The state a use that is framed now builds on.
@@ -32,15 +35,23 @@ class ExpectedCounters:
         at = (key_id, name)
         if at not in self._expected:
             if len(self._expected) >= limits.HANDLE_CACHE_MAX:
-                self._expected.clear()  # only costs a read; a stale guess would conflict, not harm
+                self._expected.clear()
+                self._readings.clear()  # only costs a read; a stale guess would conflict, not harm
             stored = self._registry.counter(key_id, name)
             self._expected[at] = self._secrets.open_counter(key_id, name, stored)
+            self._count += 1
+            self._readings[at] = self._count
         return self._expected[at]
 
-    def advance(self, key_id: str, step: CounterStep) -> None:
-        """A use that takes this step is on its way to the commit."""
-        self._expected[key_id, step.name] = step.new
+    def advance(self, key_id: str, step: CounterStep) -> int:
+        """A use that takes this step is on its way to the commit; gives the reading behind it."""
+        at = (key_id, step.name)
+        self._expected[at] = step.new
+        return self._readings.get(at, 0)
 
-    def forget(self, key_id: str, name: str) -> None:
-        """The step did not commit: read the state again."""
-        self._expected.pop((key_id, name), None)
+    def forget(self, key_id: str, name: str, reading: int) -> None:
+        """A step did not commit: read the state again, unless that was done since its reading."""
+        at = (key_id, name)
+        if self._readings.get(at, 0) == reading:
+            self._expected.pop(at, None)
+            self._readings.pop(at, None)

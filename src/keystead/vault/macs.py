@@ -11,11 +11,11 @@ import hmac
 
 import msgspec
 
-from keystead.crypto.aead import hkdf
+from keystead.crypto.aead import NONCE_BYTES, TAG_BYTES, hkdf, open_into, seal
 from keystead.encoding import length_prefixed
-from keystead.errors import StateRolledBack
+from keystead.errors import SignatureInvalid, StateRolledBack
 from keystead.keys.handles import handle_root_info
-from keystead.ports import EpochRow, HandleRow, ObjectRow
+from keystead.ports import EpochRow, HandleRow, IdempotencyRow, ObjectRow, Random
 
 __all__ = ["VaultSecrets"]
 
@@ -32,6 +32,7 @@ class VaultSecrets:
         self._handle_secret = handle_secret
         self._registry_key = registry_key
         self._fingerprint_key = fingerprint_key
+        self._outcome_key = hkdf(fingerprint_key, b"keystead/outcome/v1")
 
     def __repr__(self) -> str:
         return "<VaultSecrets>"
@@ -104,6 +105,43 @@ class VaultSecrets:
                 f"the registry's row of handle {row.id} was altered", hint=_RESTORE
             )
 
+    def seal_outcome(self, row: IdempotencyRow, random: Random) -> IdempotencyRow:
+        """The row with its result and receipt sealed, for this request under this handle only.
+
+        A result is what was signed for one caller, such as a token that is still good: neither
+        whoever reads the database nor a backup has it, and no other request is answered with it.
+        """
+        result = row.result if row.result is None else self._seal(row, b"result", random)
+        receipt = self._seal(row, b"receipt", random)
+        return msgspec.structs.replace(row, result=result, receipt=receipt)
+
+    def open_outcome(self, row: IdempotencyRow) -> IdempotencyRow:
+        """The row with its result and receipt as they were.
+
+        Raises:
+            StateRolledBack: altered, or another request's.
+        """
+        result = row.result if row.result is None else self._open(row, b"result", row.result)
+        receipt = self._open(row, b"receipt", row.receipt)
+        return msgspec.structs.replace(row, result=result, receipt=receipt)
+
+    def _seal(self, row: IdempotencyRow, part: bytes, random: Random) -> bytes:
+        nonce = random.bytes(NONCE_BYTES)
+        plaintext = (row.result or b"") if part == b"result" else row.receipt
+        return nonce + seal(self._outcome_key, nonce, plaintext, _outcome_aad(row, part))
+
+    def _open(self, row: IdempotencyRow, part: bytes, sealed: bytes) -> bytes:
+        opened = bytearray(max(0, len(sealed) - NONCE_BYTES - TAG_BYTES))
+        nonce, ciphertext = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+        try:
+            open_into(self._outcome_key, nonce, ciphertext, _outcome_aad(row, part), opened)
+        except SignatureInvalid:
+            raise StateRolledBack(
+                "the registry's outcome of an earlier request was altered, or is another request's",
+                hint=_RESTORE,
+            ) from None
+        return bytes(opened)
+
     def seal_counter(self, key_id: str, name: str, state: bytes) -> bytes:
         """A durable counter's state behind its MAC."""
         return self._mac(b"counter", key_id.encode(), name.encode(), state) + state
@@ -120,3 +158,8 @@ class VaultSecrets:
         if not hmac.compare_digest(self.seal_counter(key_id, name, state), stored):
             raise StateRolledBack(f"the registry's counter {name!r} was altered", hint=_RESTORE)
         return state
+
+
+def _outcome_aad(row: IdempotencyRow, part: bytes) -> bytes:
+    place = (row.scope.encode(), row.key.encode(), row.fingerprint, str(row.seq).encode())
+    return length_prefixed((b"outcome", part, *place))

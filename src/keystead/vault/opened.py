@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 from keystead import limits
 from keystead.errors import CustodyUnavailable
@@ -23,6 +23,8 @@ class OpenedKeys:
         self._registry = registry
         self._most = most
         self._open: OrderedDict[tuple[str, int], tuple[int, OpenKey]] = OrderedDict()
+        self._lent: Counter[OpenKey] = Counter()
+        self._retired: set[OpenKey] = set()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -46,11 +48,36 @@ class OpenedKeys:
                 hint="If it was not destroyed on purpose, restore the registry from a backup",
             )
         opened = self._custody.open(key, version, sealed, tenant_key)
+        if found is not None:
+            self._retire(found[1])
         self._open[at] = (key.revision, opened)
+        self._open.move_to_end(at)
         if len(self._open) > self._most:
             _, (_, oldest) = self._open.popitem(last=False)
-            oldest.close()
+            self._retire(oldest)
         return opened
+
+    def lend(self, opened: OpenKey) -> None:
+        """A thread works with it: it is closed after :meth:`take_back` at the earliest.
+
+        Whether what comes of the work may be released is for the commit to decide, not for this.
+        """
+        self._lent[opened] += 1
+
+    def take_back(self, opened: OpenKey) -> None:
+        """The thread has done."""
+        self._lent[opened] -= 1
+        if not self._lent[opened]:
+            del self._lent[opened]
+            if opened in self._retired:
+                self._retired.discard(opened)
+                opened.close()
+
+    def _retire(self, opened: OpenKey) -> None:
+        if self._lent[opened]:
+            self._retired.add(opened)
+        else:
+            opened.close()
 
     def follow(self, snapshot: Snapshot) -> None:
         """Close what belongs to keys that have changed; they open again if they still may work."""
@@ -58,10 +85,11 @@ class OpenedKeys:
             key = snapshot.keys.get(at[0])
             if key is None or key.revision != revision:
                 del self._open[at]
-                opened.close()
+                self._retire(opened)
 
     def close(self) -> None:
         """Close all."""
-        for _, opened in self._open.values():
+        for opened in (*(found for _, found in self._open.values()), *self._retired):
             opened.close()
         self._open.clear()
+        self._retired.clear()

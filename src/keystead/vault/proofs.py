@@ -48,9 +48,11 @@ def _verified(use: Use, grant: Grant, message: bytes) -> Bearer:
     if use.proof is None:
         raise MalformedRequest("expected a proof")
     if use.proof.certificate is not None:
+        digest = hashlib.sha256(use.proof.certificate).digest()
+        if BoundTo("certificate", digest) not in grant.caveats:
+            return _NOBODY  # nobody asked for it: no arithmetic on a stranger's key
         component, spki = certificate_key(use.proof.certificate)
         verify(component, spki, message, use.proof.signature)
-        digest = hashlib.sha256(use.proof.certificate).digest()
         return Bearer(certificate_digest=digest, unix_peer=use.unix_peer)
     for caveat in grant.caveats:
         if isinstance(caveat, BoundTo) and caveat.kind == "ed25519":

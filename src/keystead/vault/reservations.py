@@ -7,6 +7,8 @@ before it could otherwise be recorded behind it (I4).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from keystead import limits
@@ -43,7 +45,7 @@ class Reservations:
         self._random = random
         self._active: dict[str, _Active] = {}
         self._next: dict[str, ReservationRow] = {}
-        self._asked: set[str] = set()
+        self._asked: dict[str, list[ReservationRow]] = {}
         self._frozen = 0
 
     def freeze(self) -> None:
@@ -70,16 +72,24 @@ class Reservations:
         return active.row.id
 
     def tend(self) -> None:
-        """Close what has ended; called by the steward's rounds and at the end."""
+        """Close what has ended, spent or not; called by the steward's rounds."""
         now = self._clock.boottime_ms()
-        for key_id in list(self._active):
+        for key_id in {**self._active, **self._next}:
             self._usable(key_id, now)
 
     def close(self) -> None:
-        """Close all, at the end of the process."""
+        """Close all, at the end of the process; also what is granted or asked for, and not used.
+
+        What stayed open would count as a gap at the next start.
+        """
         for active in self._active.values():
-            self._close(active)
+            self._close((active.row,), active.spent)
+        for row in self._next.values():
+            self._close((row,), 0)
+        for made in self._asked.values():
+            self._close(made, 0)
         self._active.clear()
+        self._next.clear()
 
     def _usable(self, key_id: str, now: int) -> _Active | None:
         active = self._active.get(key_id)
@@ -87,21 +97,20 @@ class Reservations:
             if active.spent < active.row.count and now < active.row.expires_boot_ms:
                 return active
             del self._active[key_id]
-            self._close(active)
+            self._close((active.row,), active.spent)
         row = self._next.pop(key_id, None)
         if row is None:
             return None
-        fresh = _Active(row)
         if now >= row.expires_boot_ms:
-            self._close(fresh)
+            self._close((row,), 0)
             return None
-        self._active[key_id] = fresh
+        self._active[key_id] = fresh = _Active(row)
         return fresh
 
     def _ask(self, key_id: str, now: int) -> None:
         if key_id in self._asked or key_id in self._next:
             return
-        self._asked.add(key_id)
+        self._asked[key_id] = made = []
         reservation_id = self._random.bytes(8).hex()
 
         def apply(tx: Transaction, snapshot: Snapshot, _epoch: int, seq: int) -> Applied:
@@ -115,25 +124,29 @@ class Reservations:
                 seq,
                 closed=False,
             )
+            made.append(row)
             tx.put_reservation(row)
             key = snapshot.key(key_id)
             draft = self._draft("reservation.open", row, key, row.count)
             return Applied(drafts=(draft,), value=row)
 
         def deliver(outcome: tuple[object, Committed] | KeysteadError) -> None:
-            self._asked.discard(key_id)
+            self._asked.pop(key_id, None)
             if not isinstance(outcome, KeysteadError) and isinstance(outcome[0], ReservationRow):
                 self._next[key_id] = outcome[0]
 
         self._committer.change(Change(apply, deliver))
 
-    def _close(self, active: _Active) -> None:
-        row = msgspec.structs.replace(active.row, closed=True)
+    def _close(self, rows: Sequence[ReservationRow], spent: int) -> None:
+        """Close in turn behind what was queued before: ``rows`` is read there, not here."""
 
         def apply(tx: Transaction, snapshot: Snapshot, _epoch: int, _seq: int) -> Applied:
-            tx.put_reservation(row)
-            key = snapshot.key(row.key_id)
-            return Applied(drafts=(self._draft("reservation.close", row, key, active.spent),))
+            drafts: list[Draft] = []
+            for row in rows:
+                tx.put_reservation(msgspec.structs.replace(row, closed=True))
+                key = snapshot.key(row.key_id)
+                drafts.append(self._draft("reservation.close", row, key, spent))
+            return Applied(drafts=tuple(drafts))
 
         self._committer.change(Change(apply, lambda _outcome: None))
 

@@ -10,11 +10,16 @@ from keystead.errors import KeysteadError, MalformedRequest
 from keystead.frames.messages import Answer, Done, Receipt, Refused, Use
 from keystead.keys.framing.base import CounterStep, Facts
 from keystead.keys.model import Key, Version, check_context
+from keystead.keys.purposes import PURPOSES
 from keystead.keys.use import Asked
 from keystead.translog.entries import Draft
 from keystead.vault.grants import Held
 
 __all__ = ["Running"]
+
+_OPERATIONS = frozenset(
+    f"{purpose!s}.{operation}" for purpose, row in PURPOSES.items() for operation in row.operations
+)
 
 
 class Running:
@@ -30,6 +35,7 @@ class Running:
         "idempotency",
         "key",
         "now_ms",
+        "reading",
         "replay_of",
         "reply",
         "request_id",
@@ -62,6 +68,7 @@ class Running:
         self.idempotency: tuple[str, str, bytes] | None = None
         self.replay_of: Receipt | None = None
         self.step: CounterStep | None = None
+        self.reading = 0
         self.ack = "durable"
         self.result = b""
         self.retries = 0
@@ -72,7 +79,7 @@ class Running:
         return Draft(
             time_ms=self.now_ms,
             node=node,
-            op=f"{self.asked.purpose}.{self.asked.operation}"[:64],
+            op=_operation(self.asked),
             outcome=outcome,
             request=self.request_id,
             key=key.id if key else "",
@@ -83,7 +90,7 @@ class Running:
             ack=self.ack,
             prehashed=bool(key and key.prehashed),
             tenant=key.tenant if key else "",
-            context=_recordable(self.asked.context) if held else "",
+            context=self._recordable_context(),
             handle=held.grant.body.handle_id if held else "",
             link=held.grant.chain_id if held else "",
             principal=held.issued.principal if held else "",
@@ -91,6 +98,20 @@ class Running:
             detail=detail,
             signed=signed,
         )
+
+    def _recordable_context(self) -> str:
+        """A context that is well-formed; what is not may hold anything, and is not recorded (I9).
+
+        With a version the use was admitted, and its context held to its form then.
+        """
+        if self.held is None:
+            return ""
+        if self.version is None:
+            try:
+                check_context(self.asked.context)
+            except MalformedRequest:
+                return ""
+        return self.asked.context
 
     def receipt(self, *, seq: int | None, epoch: int) -> Receipt:
         """Where the use stands, for its caller."""
@@ -128,10 +149,7 @@ class Running:
         )
 
 
-def _recordable(context: str) -> str:
-    """A context that is well-formed; what is not may hold anything, and is not recorded (I9)."""
-    try:
-        check_context(context)
-    except MalformedRequest:
-        return ""
-    return context
+def _operation(asked: Asked) -> str:
+    """An operation that there is; any other name is the caller's own, and not recorded (I9)."""
+    name = f"{asked.purpose}.{asked.operation}"
+    return name if name in _OPERATIONS else "unknown"

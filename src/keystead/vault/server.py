@@ -33,7 +33,7 @@ from keystead.vault.standing import Standing
 from keystead.vault.tending import Tending, encode_status
 from keystead.vault.uses import Uses
 
-__all__ = ["Service", "VaultProtocol", "listen"]
+__all__ = ["Listener", "Service", "VaultProtocol", "listen"]
 
 _PEER = struct.Struct("3i")
 _ANSWERS_BYTES = limits.FRAME_BYTES_MAX // 2
@@ -92,8 +92,9 @@ class Service:
 class VaultProtocol(asyncio.Protocol):
     """One connection of a front, remote process or steward, of this process's own user."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, connections: set[VaultProtocol]) -> None:
         self._service = service
+        self._connections = connections
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
         self._answers: list[Answer] = []
@@ -108,6 +109,7 @@ class VaultProtocol(asyncio.Protocol):
             transport.close()
             return
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+        self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes; a stream that is not frames is closed, as it cannot be answered."""
@@ -122,6 +124,12 @@ class VaultProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's shape
         """What is still under way commits all the same; its answers go nowhere."""
         self._transport = None
+        self._connections.discard(self)
+
+    def close(self) -> None:
+        """End the connection, after what was written to it."""
+        if self._transport is not None:
+            self._transport.close()
 
     def _reply(self, answer: Answer) -> None:
         if not self._answers:
@@ -144,12 +152,31 @@ class VaultProtocol(asyncio.Protocol):
             self._transport.write(encode_frame(chunk))
 
 
-async def listen(service: Service, path: str) -> asyncio.Server:
+class Listener:
+    """The socket and its connections. They end together: a loop with one open does not close."""
+
+    def __init__(self, server: asyncio.Server, connections: set[VaultProtocol]) -> None:
+        self._server = server
+        self._connections = connections
+
+    def close(self) -> None:
+        """Take no more connections and no more requests.
+
+        A front whose supervisor was killed is still connected here, as both are told at once.
+        """
+        self._server.close()
+        for connection in list(self._connections):
+            connection.close()
+
+
+async def listen(service: Service, path: str) -> Listener:
     """Serve on a unix socket of mode 0600."""
+    connections: set[VaultProtocol] = set()
     previous = os.umask(0o177)
     try:
-        return await asyncio.get_running_loop().create_unix_server(
-            partial(VaultProtocol, service), path=path, backlog=16
+        server = await asyncio.get_running_loop().create_unix_server(
+            partial(VaultProtocol, service, connections), path=path, backlog=16
         )
     finally:
         os.umask(previous)
+    return Listener(server, connections)

@@ -23,6 +23,7 @@ __all__ = ["Tending", "encode_status"]
 _PRUNE_ROWS = 5_000
 _PRUNE_EVERY_MS = 10_000
 _VERIFY_EVERY_MS = 30_000
+_INVARIANTS = tuple(f"I{number}" for number in range(1, 13))
 
 
 class Tending:
@@ -53,18 +54,24 @@ class Tending:
         self._random = random
         self._protections = protections
         self._pruned_ms = 0
+        self._started_ms = clock.now_ms() - clock.boottime_ms()
         self._verified_ms = clock.boottime_ms()
 
     def tend(self, request: Tend) -> dict[str, int]:
         """One round: close reservations, prune, verify the registry, write denial summaries."""
         now = self._clock.boottime_ms()
         for finding in request.findings:
-            self._standing.count("invariant_violations", finding[:8])
+            named = finding.partition(" ")[0]  # a finding begins with its invariant
+            known = named if named in _INVARIANTS else "unknown"
+            self._standing.count("invariant_violations", known)
         self._reservations.tend()
         self._summarise()
         if now - self._pruned_ms >= _PRUNE_EVERY_MS:
             self._pruned_ms = now
-            self._committer.change(Change(partial(_prune, self._clock.now_ms()), _ignore))
+            # By whichever clock is behind: one that is set forward for a while must not make the
+            # vault forget what it did, or a repeated request would have a second effect (I6).
+            prune_ms = min(self._clock.now_ms(), self._started_ms + now)
+            self._committer.change(Change(partial(_prune, prune_ms), _ignore))
         if now - self._verified_ms >= _VERIFY_EVERY_MS:
             self._verified_ms = now
             self.verify_registry()
@@ -114,9 +121,10 @@ class Tending:
                 count=count,
                 detail="refusals beyond those recorded one by one in their minute",
             )
-            self._committer.submit(
-                Pending(draft=draft, salt=self._random.bytes(SALT_BYTES), deliver=_ignore)
-            )
+            # Released: a flood that fills the queue must not drown what tells of it, nor a commit
+            # that fails; what it counts is counted nowhere else any more.
+            salt = self._random.bytes(SALT_BYTES)
+            self._committer.submit(Pending(draft=draft, salt=salt, deliver=_ignore, released=True))
 
     def status(self) -> StatusInfo:
         """How the vault is."""
@@ -153,10 +161,10 @@ class Tending:
         for (name, label), value in standing.counters.items():
             family, text, key = _FAMILIES[name]
             found.append(Metric(family, "counter", text, {key: label}, float(value)))
-        for number in range(1, 13):
-            if ("invariant_violations", f"I{number}") not in standing.counters:
+        for invariant in _INVARIANTS:
+            if ("invariant_violations", invariant) not in standing.counters:
                 family, text, key = _FAMILIES["invariant_violations"]
-                found.append(Metric(family, "counter", text, {key: f"I{number}"}, 0.0))
+                found.append(Metric(family, "counter", text, {key: invariant}, 0.0))
         return found
 
 

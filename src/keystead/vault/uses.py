@@ -20,6 +20,7 @@ from keystead.errors import (
     Conflict,
     InvariantViolation,
     KeysteadError,
+    LimitExceeded,
     ReplayConflict,
     SignatureInvalid,
 )
@@ -29,7 +30,7 @@ from keystead.keys.epochs import Candidate
 from keystead.keys.framing.base import Framed, Result, Scene
 from keystead.keys.framing.data import Derive, Mac, Unwrap, Wrap, WrapResult, subkey_info
 from keystead.keys.operations import FRAMINGS
-from keystead.keys.purposes import PURPOSES
+from keystead.keys.purposes import PURPOSES, Purpose
 from keystead.keys.tenants import budget_of
 from keystead.keys.use import check_standing
 from keystead.ports import Clock, IdempotencyRow, OpenKey, Random
@@ -121,6 +122,7 @@ class Uses:
             running.done(receipt, replayed=True, result=stored.result)
             return
         running.replay_of = receipt
+        self._budget(running)  # it is work anew, if no use anew: at its rate, not at the wire's
         self._do(running)
 
     def _join(self, running: Running) -> bool:
@@ -156,20 +158,25 @@ class Uses:
     # --- doing -------------------------------------------------------------------------------
 
     def _budget(self, running: Running) -> None:
-        if running.held is not None and running.held.rates:
-            self._buckets.take(running.held.rates, running.now_ms)
-        if running.key is not None:
-            tenant = running.key.tenant
-            rate = budget_of(self._standing.snapshot.tenants.get(tenant))
-            whose = f"the budget of tenant {tenant}"
-            self._tenants.take(((tenant, rate),), running.now_ms, whose=whose)
+        if running.held is None or running.key is None:
+            return
+        now_ms = self._clock.boottime_ms()  # a step of the wall clock fills no bucket
+        tenant = running.key.tenant
+        rate = budget_of(self._standing.snapshot.tenants.get(tenant))
+        self._tenants.take(((tenant, rate),), now_ms, whose=f"the budget of tenant {tenant}")
+        if running.held.rates:
+            try:
+                self._buckets.take(running.held.rates, now_ms)
+            except LimitExceeded:
+                self._tenants.give_back(tenant)
+                raise
 
     def _do(self, running: Running) -> None:
-        key, version, facts = running.key, running.version, running.facts
+        key, version = running.key, running.version
         if key is None or version is None:
             raise InvariantViolation("a use was not admitted")
         opened = self._opened.get(key, version)
-        if isinstance(facts, Wrap | Unwrap | Derive | Mac):
+        if key.purpose is Purpose.DATA:  # whose facts no framing takes
             work = partial(_do_data, running, opened)
             ordered = False
         else:
@@ -179,10 +186,14 @@ class Uses:
         if not ALGORITHMS[running.algorithm].blocking:
             self._record(running, *work())
             return
+        self._opened.lend(opened)
         future = self._loop.run_in_executor(self._ordered if ordered else self._free, work)
-        future.add_done_callback(partial(self._done_aside, running))
+        future.add_done_callback(partial(self._done_aside, running, opened))
 
-    def _done_aside(self, running: Running, future: asyncio.Future[tuple[bytes, Result]]) -> None:
+    def _done_aside(
+        self, running: Running, opened: OpenKey, future: asyncio.Future[tuple[bytes, Result]]
+    ) -> None:
+        self._opened.take_back(opened)
         try:
             self._record(running, *future.result())
         except KeysteadError as refusal:
@@ -209,7 +220,7 @@ class Uses:
         )
         if framed.step is not None:
             running.step = framed.step
-            self._counters.advance(key.id, framed.step)
+            running.reading = self._counters.advance(key.id, framed.step)
         return framed
 
     # --- recording ---------------------------------------------------------------------------
@@ -301,7 +312,7 @@ class Uses:
 
     def _not_committed(self, running: Running, error: KeysteadError) -> None:
         if running.step is not None and running.key is not None:
-            self._counters.forget(running.key.id, running.step.name)
+            self._counters.forget(running.key.id, running.step.name, running.reading)
         if isinstance(error, Conflict) and running.step and running.retries < _RETRIES_MAX:
             running.retries += 1
             running.step = None
@@ -310,6 +321,8 @@ class Uses:
                 self._do(running)
             except KeysteadError as refusal:
                 self._deny(running, refusal)
+            except Exception as exc:  # noqa: BLE001  as in begin; others wait behind this answer
+                self._deny(running, fault(exc))
             return
         self._standing.count("denials", error.code or "internal")
         for each in (running, *self._others(running)):
@@ -321,7 +334,7 @@ class Uses:
         """Refuse; the denial's record is durable first, unless there is a flood of them (I11)."""
         code = error.code or "internal"
         if running.step is not None and running.key is not None:
-            self._counters.forget(running.key.id, running.step.name)
+            self._counters.forget(running.key.id, running.step.name, running.reading)
         self._standing.count("denials", code)
         everyone = [running, *self._others(running)]
         scope = running.held.grant.body.handle_id if running.held else "(no valid handle)"

@@ -67,7 +67,7 @@ class TransactionView:
         row = self.stored(scope, key)
         if row is None:
             raise InvariantViolation("a replay has no stored outcome")
-        return row
+        return self._secrets.open_outcome(row)
 
     def accept(self, key_id: str, accepted: Accepted) -> None:
         """Spend and step what an accepted use does."""

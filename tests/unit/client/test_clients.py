@@ -208,10 +208,13 @@ def test_an_issued_handle_holds_its_token_back() -> None:
     assert node.bodies[0]["narrowing"]["context_prefix"] == "a"
 
 
-def test_a_change_in_doubt_is_not_sent_again() -> None:
-    node = FakeNode(httpx.ReadTimeout("late"))
-    with pytest.raises(ServiceError, match="look before asking again"):
-        node.client(operator="kso1.root").revoke_handle("00", reason="why")
+def test_a_change_in_doubt_is_sent_again_under_the_same_key() -> None:
+    node = FakeNode(httpx.ReadTimeout("late"), httpx.Response(200, json={"revoked": "00"}))
+    done = node.client(operator="kso1.root").revoke_handle("00", reason="why")
+    assert done.revoked == "00"
+    first, again = node.sent("idempotency-key")
+    assert first == again is not None
+    assert node.bodies[0] == node.bodies[1]
 
 
 def test_admin_calls_need_a_token_and_public_ones_send_none() -> None:

@@ -289,6 +289,13 @@ class Running:
         )
 
 
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(WAIT_S):
+        while not holds():  # noqa: ASYNC110  it comes about in another thread or process
+            await asyncio.sleep(0.005)
+
+
 async def outcome_of(waiting: "asyncio.Future[Outcome]") -> Outcome:
     return await asyncio.wait_for(waiting, WAIT_S)
 

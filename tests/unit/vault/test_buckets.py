@@ -113,3 +113,11 @@ def test_never_more_than_the_rate(count: int, per_s: int, pauses: list[int]) -> 
         now += pause
         done += taken(buckets, now, ("a", Rate(count=count, per_s=per_s)))
     assert done <= count + now * count / (per_s * 1000) + 1e-6
+
+
+def test_a_token_given_back_can_be_taken_again() -> None:
+    buckets, rate = RateBuckets(), ("a", Rate(count=1, per_s=3600))
+    assert taken(buckets, 0, rate)
+    assert not taken(buckets, 0, rate)
+    buckets.give_back("a")
+    assert [taken(buckets, 0, rate) for _ in range(2)] == [True, False]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keystead.errors import (
     Conflict,
     HandleRevoked,
+    InvariantViolation,
     LimitExceeded,
     LogUnavailable,
     StateRolledBack,
@@ -24,6 +25,7 @@ from unit.vault.scene import (
     Scene,
     changed,
     committed,
+    eventually,
     not_changed,
     outcome_of,
     refused,
@@ -335,6 +337,32 @@ async def test_late_records_outlive_a_tampered_registry(scene: Scene) -> None:
         assert await until(late) == Committed(0, 1)
 
 
+@pytest.mark.parametrize("behind", ["a use", "a change", "nothing"])
+async def test_late_records_outlive_a_fault_of_ours(scene: Scene, behind: str) -> None:
+    """Also an error that nobody foresaw: what was answered must be recorded (I2)."""
+    faults = 0
+
+    def fall_over() -> None:
+        nonlocal faults
+        faults += 1
+        raise RuntimeError("nobody foresaw this")
+
+    async with scene.committing() as running:
+        scene.store.down = True
+        late = running.submit(candidate=None, released=True)
+        await refused(running.use(), LogUnavailable)
+        scene.store.before_commit = fall_over
+        scene.store.down = False
+        if behind == "a use":
+            await refused(running.use(), InvariantViolation)
+        elif behind == "a change":
+            await not_changed(running.revoke("link"), LogUnavailable)
+        await eventually(lambda: bool(faults))
+        scene.store.before_commit = None
+        await until(late)
+    assert [body.op for body in scene.log()] == ["data.wrap"]
+
+
 # --- a registry that is not what it was ----------------------------------------------------------
 
 
@@ -374,3 +402,12 @@ async def test_an_older_registry_under_a_running_vault_stops_it(scene: Scene) ->
         await asyncio.sleep(0)
         assert {snapshot.epoch for snapshot in scene.snapshots} == {2}
     assert len(scene.rows()) == 1
+
+
+async def test_a_deliver_that_raises_takes_no_answer_from_the_others(scene: Scene) -> None:
+    async with scene.committing() as running:
+        await running.hold()
+        before, broken, behind = (running.use(f"i{number}") for number in range(3))
+        broken.cancel()  # its result cannot be set: deliver raises
+        running.release()
+        assert (await committed(before)).seq < (await committed(behind)).seq

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keystead.errors import StateRolledBack
-from keystead.ports import EpochRow, HandleRow, ObjectRow
+from keystead.ports import EpochRow, HandleRow, IdempotencyRow, ObjectRow
+from keystead.testing.clocks import SeededRandom
 from keystead.vault.macs import VaultSecrets
 from unit.vault.scene import secrets_of
 
@@ -179,3 +180,43 @@ def test_nothing_secret_is_printed() -> None:
     secrets = VaultSecrets(b"\xaa" * 32, b"\xbb" * 32, b"\xcc" * 32)
     for text in (repr(secrets), str(secrets), f"{secrets}"):
         assert text == "<VaultSecrets>"
+
+
+# --- outcomes ------------------------------------------------------------------------------------
+
+OUTCOME = IdempotencyRow("h1", "k", b"print", 5, b"a live token", b"receipt", 9)
+
+
+def test_an_outcome_comes_back_and_lies_sealed() -> None:
+    for row in (OUTCOME, msgspec.structs.replace(OUTCOME, result=None)):
+        sealed = SECRETS.seal_outcome(row, SeededRandom(1))
+        assert SECRETS.open_outcome(sealed) == row
+        assert b"token" not in msgspec.msgpack.encode(sealed)
+        assert sealed.receipt != row.receipt
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scope": "h2"},
+        {"key": "other"},
+        {"fingerprint": b"other"},
+        {"seq": 6},
+        {"result": b""},
+        {"result": bytes(40)},
+        {"receipt": b""},
+        {"receipt": bytes(40)},
+    ],
+    ids=str,
+)
+def test_an_altered_outcome_is_given_to_nobody(changes: dict[str, object]) -> None:
+    sealed = SECRETS.seal_outcome(OUTCOME, SeededRandom(1))
+    check_refused(
+        lambda: SECRETS.open_outcome(msgspec.structs.replace(sealed, **changes)), "outcome"
+    )
+
+
+def test_result_and_receipt_do_not_stand_in_for_each_other() -> None:
+    sealed = SECRETS.seal_outcome(OUTCOME, SeededRandom(1))
+    swapped = msgspec.structs.replace(sealed, result=sealed.receipt, receipt=sealed.result)
+    check_refused(lambda: SECRETS.open_outcome(swapped), "outcome")

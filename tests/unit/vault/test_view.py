@@ -10,6 +10,7 @@ from keystead.errors import InvariantViolation, NotFound, StateRolledBack
 from keystead.keys.epochs import Accepted
 from keystead.keys.framing.base import CounterStep
 from keystead.ports import IdempotencyRow, Transaction
+from keystead.testing.clocks import SeededRandom
 from keystead.vault.view import TransactionView
 from unit.vault.scene import Scene
 
@@ -91,16 +92,20 @@ def test_another_counters_state_is_found(scene: Scene, view: View, tx: Transacti
         view().counter("k1", "ledger")
 
 
-def test_outcomes_are_found_at_once_and_written_once(view: View, tx: Transaction) -> None:
+def test_outcomes_are_found_at_once_and_written_once(
+    scene: Scene, view: View, tx: Transaction
+) -> None:
+    new = scene.secrets.seal_outcome(row_of("new"), SeededRandom(7))
     tx.put_idempotent([row_of("old")])
     shown = view()
-    shown.remember(row_of("new"))
-    assert shown.stored("h1", "new") == shown.replayed("h1", "new") == row_of("new")
+    shown.remember(new)
+    assert shown.stored("h1", "new") == new
+    assert shown.replayed("h1", "new") == row_of("new")
     assert shown.stored("h1", "old") == row_of("old")
     assert shown.stored("h2", "old") is None
     assert tx.idempotent("h1", "new") is None
     shown.flush()
-    assert tx.idempotent("h1", "new") == row_of("new")
+    assert tx.idempotent("h1", "new") == new
 
 
 def test_a_replay_of_nothing_is_our_fault(view: View) -> None:

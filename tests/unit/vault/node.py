@@ -1,0 +1,330 @@
+"""A whole vault in this process: its own services on a store in memory, under software custody.
+
+Only disk, clock and random generator are the tests' own; nothing stands in for a service.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from threading import Event
+from typing import TypeVar
+
+import msgspec
+
+from keystead.custody.locked import LockedBuffer
+from keystead.custody.root import RootKey
+from keystead.custody.software import SoftwareCustody
+from keystead.errors import KeysteadError
+from keystead.frames.messages import Admin, Answer, Done, Proof, Refused, Request, Tend, Use
+from keystead.keys.commands import Command, CreateKey, IssuedHandle, IssueHandle, KeyInfo
+from keystead.keys.framing.base import Facts
+from keystead.keys.framing.tls import SignTls
+from keystead.keys.model import Policy
+from keystead.keys.narrowing import Narrowing
+from keystead.keys.purposes import Purpose
+from keystead.ports import Custody
+from keystead.testing.clocks import ManualClock, SeededRandom
+from keystead.testing.memory_store import MemoryDisk, MemoryStore
+from keystead.translog.entries import Body, decode_body
+from keystead.vault.admin import Administration
+from keystead.vault.admission import Admission
+from keystead.vault.authority import Snapshot
+from keystead.vault.committer import Committer
+from keystead.vault.counters import ExpectedCounters
+from keystead.vault.denials import DenialLimiter
+from keystead.vault.grants import Grants
+from keystead.vault.guard import OperatorGuard
+from keystead.vault.making import KeyMaker
+from keystead.vault.opened import OpenedKeys
+from keystead.vault.reservations import Reservations
+from keystead.vault.server import Service
+from keystead.vault.standing import Standing
+from keystead.vault.start import found, initialise, record_gaps
+from keystead.vault.tending import Tending
+from keystead.vault.uses import Uses
+from unit.vault.scene import WAIT_S, secrets_of
+
+DEPLOYMENT = "d1"
+NODE = "node-a"
+CONTEXT = "web/eu/shop"
+TLS_FACTS = SignTls(role="server", transcript_hash=bytes(range(32)))
+
+T = TypeVar("T")
+Future = asyncio.Future[Answer]
+
+
+@dataclass(kw_only=True)
+class Built:
+    """The services, as the composition root builds them."""
+
+    standing: Standing
+    committer: Committer
+    reservations: Reservations
+    denials: DenialLimiter
+    opened: OpenedKeys
+    grants: Grants
+    uses: Uses
+    administration: Administration
+    tending: Tending
+    service: Service
+    executors: tuple[Executor, Executor]
+
+
+@dataclass
+class Node:
+    """One node on a disk; a second one on the same disk is the node after a restart."""
+
+    disk: MemoryDisk = field(default_factory=MemoryDisk)
+    clock: ManualClock = field(default_factory=ManualClock)
+    seed: int = 1
+    token: str = ""
+    custody: Custody | None = None
+    gap_uses: int = 0
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore(self.disk)
+        self.secrets = secrets_of()
+        self.random = SeededRandom(self.seed)
+        if self.custody is None:
+            root = RootKey(LockedBuffer.take(bytearray(b"\1" * 32)), self.random)
+            self.custody = SoftwareCustody(root, self.random)
+        if self.store.epoch() is None:
+            self.token = initialise(
+                self.store,
+                self.secrets,
+                deployment=DEPLOYMENT,
+                sealed_root=b"sealed",
+                node=NODE,
+                clock=self.clock,
+                random=self.random,
+            )
+        self._count = 0
+        self._built: Built | None = None
+
+    def after_restart(self, custody: Custody | None = None) -> "Node":
+        """The same node, started anew on the same disk."""
+        return Node(self.disk, self.clock, self.seed + 1, self.token, custody or self.custody)
+
+    @property
+    def built(self) -> Built:
+        assert self._built is not None
+        return self._built
+
+    # --- running -----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def serving(self, *, orderly: bool = True) -> AsyncIterator["Node"]:
+        """The vault at work. Not ``orderly``: it ends without its last steps, as by SIGKILL."""
+        snapshot = found(self.store, self.secrets)
+        self.gap_uses = record_gaps(
+            self.store,
+            self.store,
+            epoch=snapshot.epoch,
+            node=NODE,
+            clock=self.clock,
+            random=self.random,
+        )
+        self._built = self._build(snapshot)
+        built = self._built
+        built.committer.start()
+        try:
+            yield self
+        finally:
+            self.store.before_commit = None
+            for executor in built.executors:
+                executor.shutdown(wait=True)
+            await asyncio.sleep(0)
+            if orderly:
+                built.tending.finish()
+            await asyncio.get_running_loop().run_in_executor(None, built.committer.stop)
+            await asyncio.sleep(0)
+            built.opened.close()
+
+    def _committer(self, snapshot: Snapshot, standing: Standing, opened: OpenedKeys) -> Committer:
+        def on_snapshot(after: Snapshot) -> None:
+            standing.snapshot = after
+            opened.follow(after)
+
+        def on_trouble(error: KeysteadError | None) -> None:
+            standing.trouble = error
+
+        return Committer(
+            journal=self.store,
+            secrets=self.secrets,
+            snapshot=snapshot,
+            clock=self.clock,
+            random=self.random,
+            loop=asyncio.get_running_loop(),
+            on_snapshot=on_snapshot,
+            on_trouble=on_trouble,
+        )
+
+    def _build(self, snapshot: Snapshot) -> Built:
+        loop = asyncio.get_running_loop()
+        assert self.custody is not None
+        standing = Standing(snapshot, deployment=DEPLOYMENT, node=NODE)
+        opened = OpenedKeys(self.custody, self.store)
+
+        committer = self._committer(snapshot, standing, opened)
+        reservations = Reservations(standing, committer, self.clock, self.random)
+        denials = DenialLimiter()
+        executors = (ThreadPoolExecutor(2), ThreadPoolExecutor(1))
+        grants = Grants(self.secrets, self.store)
+        uses = Uses(
+            standing=standing,
+            admission=Admission(standing, grants, self.store, self.secrets),
+            opened=opened,
+            counters=ExpectedCounters(self.store, self.secrets),
+            reservations=reservations,
+            denials=denials,
+            committer=committer,
+            clock=self.clock,
+            random=self.random,
+            executors=executors,
+            loop=loop,
+        )
+        administration = Administration(
+            standing=standing,
+            guard=OperatorGuard(),
+            secrets=self.secrets,
+            registry=self.store,
+            committer=committer,
+            reservations=reservations,
+            maker=KeyMaker(self.custody, self.store, self.clock, self.random),
+            clock=self.clock,
+            random=self.random,
+            loop=loop,
+            next_request_id=uses.next_request_id,
+        )
+        tending = Tending(
+            standing=standing,
+            secrets=self.secrets,
+            registry=self.store,
+            committer=committer,
+            reservations=reservations,
+            denials=denials,
+            opened=opened,
+            clock=self.clock,
+            random=self.random,
+            protections={"seal": "none"},
+        )
+        return Built(
+            standing=standing,
+            committer=committer,
+            reservations=reservations,
+            denials=denials,
+            opened=opened,
+            grants=grants,
+            uses=uses,
+            administration=administration,
+            tending=tending,
+            service=Service(standing, uses, administration, tending),
+            executors=executors,
+        )
+
+    # --- asking ------------------------------------------------------------------------------
+
+    def next_id(self) -> int:
+        self._count += 1
+        return self._count
+
+    def begin(self, request: Request) -> Future:
+        """Ask, and do not wait. A second answer to one request would raise."""
+        done: Future = asyncio.get_running_loop().create_future()
+        self.built.service.begin(request, done.set_result)
+        return done
+
+    async def ask(self, request: Request) -> Answer:
+        return await asyncio.wait_for(self.begin(request), WAIT_S)
+
+    def use_of(
+        self,
+        handle: str,
+        facts: Facts = TLS_FACTS,
+        operation: str = "tls.sign",
+        *,
+        context: str = CONTEXT,
+        key: str | None = None,
+        version: int = 0,
+        proof: Proof | None = None,
+        reason: str | None = None,
+    ) -> Use:
+        purpose, _, name = operation.partition(".")
+        return Use(
+            self.next_id(),
+            handle,
+            purpose,
+            name,
+            context,
+            msgspec.msgpack.encode(facts),
+            version=version,
+            idempotency_key=key,
+            proof=proof,
+            reason=reason,
+        )
+
+    async def admin(self, command: Command, token: str | None = None) -> Answer:
+        encoded = msgspec.msgpack.encode(command)
+        return await self.ask(
+            Admin(self.next_id(), self.token if token is None else token, encoded)
+        )
+
+    async def tend(self, *findings: str) -> Answer:
+        return await self.ask(Tend(self.next_id(), findings))
+
+    async def create(self, name: str, purpose: Purpose, **fields: object) -> KeyInfo:
+        command = msgspec.structs.replace(CreateKey(name=name, purpose=purpose), **fields)
+        return result_of(await self.admin(command), KeyInfo)
+
+    async def issue(self, key: str, narrowing: Narrowing | None = None) -> IssuedHandle:
+        command = IssueHandle(key=key, principal="ci", narrowing=narrowing or Narrowing())
+        return result_of(await self.admin(command), IssuedHandle)
+
+    async def handle(self, purpose: Purpose, narrowing: Narrowing | None = None) -> str:
+        """A new key of a purpose, and a handle of it."""
+        name = f"key-{self.next_id()}"
+        policy = {"policy": Policy(ack="best_effort")} if purpose is Purpose.TLS else {}
+        await self.create(name, purpose, **policy)
+        return (await self.issue(name, narrowing)).token
+
+    # --- the log -----------------------------------------------------------------------------
+
+    def log(self, op: str = "") -> list[Body]:
+        bodies = [decode_body(row.body) for row in self.store.records_from(0, 100_000)]
+        return [body for body in bodies if op in ("", body.op)]
+
+    def hold(self) -> Callable[[], None]:
+        """Hold up the disk from the next commit on; gives what releases it."""
+        gate = Event()
+
+        def wait() -> None:
+            gate.wait(WAIT_S)
+
+        def release() -> None:
+            self.store.before_commit = None
+            gate.set()
+
+        self.store.before_commit = wait
+
+        return release
+
+
+def check_done(answer: Answer) -> Done:
+    assert isinstance(answer, Done), answer
+    return answer
+
+
+def result_of(answer: Answer, form: type[T]) -> T:
+    return msgspec.msgpack.decode(check_done(answer).result, type=form)
+
+
+def check_refused(answer: Answer, code: str) -> Refused:
+    assert isinstance(answer, Refused), answer
+    assert answer.code == code, answer
+    return answer
+
+
+async def all_of(waiting: list[Future]) -> list[Answer]:
+    return await asyncio.wait_for(asyncio.gather(*waiting), WAIT_S)
