@@ -65,7 +65,7 @@ def certificate_key(der: bytes) -> tuple[str, bytes]:
     """
     try:
         key = x509.load_der_x509_certificate(der).public_key()
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise MalformedRequest("expected a DER certificate (RFC 5280)") from exc
     match key:
         case ec.EllipticCurvePublicKey() if key.curve.name in _CURVE_COMPONENTS:

@@ -469,7 +469,10 @@ def _name(common_name: str | None) -> x509.Name:
 
 
 def _utc(seconds: int) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except OSError as exc:  # gmtime(3) fails past the years an int holds: EOVERFLOW
+        raise OverflowError("no such instant") from exc
 
 
 def _key_usage(*, digital_signature: bool = False, issues: bool = False) -> x509.KeyUsage:

@@ -55,6 +55,9 @@ class Use(_Message, tag="use", frozen=True):
     proof: Proof | None = None
     unix_peer: bytes | None = None
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
+
 
 class Admin(_Message, tag="admin", frozen=True):
     """One command: msgpack of ``keys.commands.Command``; ``token`` says whose it is."""
@@ -63,6 +66,9 @@ class Admin(_Message, tag="admin", frozen=True):
     token: str
     command: bytes
     idempotency_key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
 
 
 class Public(_Message, tag="public", frozen=True):
@@ -112,6 +118,9 @@ class Done(_Message, tag="done", frozen=True):
     id: int
     result: bytes
     receipt: Receipt | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
 
 
 class Refused(_Message, tag="refused", frozen=True):

@@ -51,6 +51,7 @@ from keystead.keys.commands import (
     TenantInfo,
 )
 from keystead.keys.lifecycle import Move
+from keystead.keys.model import check_name
 from keystead.keys.purposes import Purpose
 from keystead.net.link import VaultLink
 
@@ -106,6 +107,11 @@ class _Desk:
             raise Unauthenticated(
                 "expected an operator's token", hint="Send it as 'Authorization: Bearer kso1...'"
             )
+        for what, name in request.path_params.items():
+            # Refused here, because a refusal further on quotes it: it may be a token, put in place
+            # of a name by mistake.
+            check_name(name, what.replace("_", " "))
+        _check_query(request)
 
     async def body(self, kind: type[_T]) -> _T:
         """The body as this type, strictly: Litestar's own reading takes "1" for 1."""
@@ -133,6 +139,17 @@ class _Desk:
                 text = str(getattr(answer.receipt, name)).encode()
                 headers.append((f"keystead-{name.replace('_', '-')}".encode(), text))
         return _respond(self._request, Reply(status, headers, body))
+
+
+def _check_query(request: _AnyRequest) -> None:
+    """A filter with a slip of the pen in its name would show everything, and look as if it held."""
+    names = set(request.route_handler.parsed_fn_signature.parameters)
+    taken = names - request.path_params.keys() - {"desk"}
+    if not request.query_params.keys() <= taken:
+        raise MalformedRequest(
+            "expected other query parameters",
+            hint="Known here: " + (", ".join(sorted(taken)) or "none"),
+        )
 
 
 _TheDesk = NamedDependency[_Desk]

@@ -172,7 +172,7 @@ def _batch() -> _Json:
             "content": {"application/json": {"schema": _items(item)}},
         },
         "responses": {
-            "200": _json("One answer an item, in their order", _items(answer)),
+            "200": _json("One answer an item, in their order", _items(answer, "results")),
             "default": _PROBLEMS,
         },
     }
@@ -217,11 +217,11 @@ def _open(
     return {"get": operation}
 
 
-def _items(item: _Json) -> _Json:
+def _items(item: _Json, name: str = "items") -> _Json:
     return {
         "type": "object",
-        "required": ["items"],
-        "properties": {"items": {"type": "array", "items": item}},
+        "required": [name],
+        "properties": {name: {"type": "array", "items": item}},
     }
 
 

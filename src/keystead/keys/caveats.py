@@ -96,6 +96,7 @@ Caveat = Operations | ContextPrefix | Algorithms | Versions | NotAfter | Rate | 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER: msgspec.msgpack.Decoder[Caveat] = msgspec.msgpack.Decoder(Caveat)
 _DIGEST_BYTES = 32
+_VERSION_MAX = 2**31 - 1  # as in requests: more would not fit what a caveat is encoded in
 
 
 def encode_caveat(caveat: Caveat) -> bytes:
@@ -138,8 +139,8 @@ def check_caveat(caveat: Caveat) -> None:
             _check_set(names, sorted(set(names)), "names")
         case Versions(numbers):
             _check_set(numbers, sorted(set(numbers)), "version numbers")
-            if min(numbers) < 1:
-                raise MalformedRequest("expected version numbers from 1")
+            if min(numbers) < 1 or max(numbers) > _VERSION_MAX:
+                raise MalformedRequest(f"expected version numbers from 1 to {_VERSION_MAX}")
         case ContextPrefix(prefix):
             check_context(prefix)
         case NotAfter(instant):

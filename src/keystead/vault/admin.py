@@ -212,6 +212,8 @@ class Administration:
 
     def _records(self, command: ListRecords) -> list[RecordInfo]:
         _check_limit(command.limit)
+        if command.before is not None and not 0 <= command.before < 2**63:
+            raise MalformedRequest("expected a sequence number before which to search")
         key_id = self._standing.snapshot.named(command.key).id if command.key else None
         rows = self._registry.records(
             RecordsQuery(

@@ -145,6 +145,7 @@ class Committer:
         self._stopping = False
         self._next_seq: int | None = None
         self._counts: dict[str, int] = {}
+        self._pruned: set[str] = set()
         self.commits = 0
         self.records = 0
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -245,7 +246,7 @@ class Committer:
         try:
             with self._journal.transaction() as tx:
                 snapshot = self._refresh(tx)
-                view = TransactionView(tx, snapshot, self._secrets, self._counts)
+                view = TransactionView(tx, snapshot, self._secrets, self._counts, self._pruned)
                 rows: list[RecordRow] = []
                 seq = self._sequence(tx)
                 for pending in group:
@@ -261,7 +262,8 @@ class Committer:
             self._fail(group, fault(exc))
             return
         self._next_seq = seq
-        self._counts.update(view.counts)
+        self._counts = view.counts
+        self._pruned &= self._counts.keys()
         self._count(len(rows))
         self._deliver(settled, None)
 
@@ -346,7 +348,7 @@ class Committer:
         self._next_seq = seq + len(applied.drafts)
         self._snapshot = after
         if applied.pruned:
-            self._counts.clear()
+            self._pruned.update(self._counts)
         self._count(len(applied.drafts))
         self._loop.call_soon_threadsafe(self._on_trouble, None)
         self._loop.call_soon_threadsafe(self._on_snapshot, after)

@@ -17,17 +17,24 @@ class TransactionView:
     """Behind ``keys.epochs.CommitView``. Reads each value through to the transaction once.
 
     ``counts`` holds live idempotency keys by scope, across transactions, as counting them is
-    linear; the caller keeps it after a commit and drops it after a failure or a pruning.
+    linear; the caller keeps it after a commit and drops it after a failure. Of the scopes in
+    ``pruned`` it may be too high: they are counted anew once that would refuse a use.
     """
 
     def __init__(
-        self, tx: Transaction, snapshot: Snapshot, secrets: VaultSecrets, counts: dict[str, int]
+        self,
+        tx: Transaction,
+        snapshot: Snapshot,
+        secrets: VaultSecrets,
+        counts: dict[str, int],
+        pruned: set[str] | None = None,
     ) -> None:
         self._tx = tx
         self._snapshot = snapshot
         self._secrets = secrets
         self.epoch = snapshot.epoch
         self.revoked = snapshot.revoked
+        self._pruned = set() if pruned is None else pruned
         self.counts = counts if len(counts) < limits.HANDLE_CACHE_MAX else {}
         self._spent: dict[str, int] = {}
         self._counters: dict[tuple[str, str], bytes | None] = {}
@@ -58,9 +65,13 @@ class TransactionView:
 
     def stored_count(self, scope: str) -> int:
         """Live idempotency keys of a scope, this transaction's included."""
-        if scope not in self.counts:
-            self.counts[scope] = self._tx.idempotent_count(scope)
-        return self.counts[scope]
+        known = self.counts.get(scope)
+        full = known is not None and known >= limits.IDEMPOTENCY_KEYS_PER_HANDLE_MAX
+        if known is None or (full and scope in self._pruned):
+            self._pruned.discard(scope)
+            in_this_one = sum(at[0] == scope for at in self._stored)
+            self.counts[scope] = known = self._tx.idempotent_count(scope) + in_this_one
+        return known
 
     def replayed(self, scope: str, key: str) -> IdempotencyRow:
         """The outcome that a replay is answered with."""
@@ -80,8 +91,9 @@ class TransactionView:
 
     def remember(self, row: IdempotencyRow) -> None:
         """Keep an outcome under its idempotency key."""
+        live = self.stored_count(row.scope)
         self._stored[row.scope, row.key] = row
-        self.counts[row.scope] = self.stored_count(row.scope) + 1
+        self.counts[row.scope] = live + 1
 
     def flush(self) -> None:
         """Write what was accepted."""

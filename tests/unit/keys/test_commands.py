@@ -12,7 +12,7 @@ from keystead.keys.narrowing import Narrowing, RateLimit
 from keystead.keys.purposes import Purpose
 
 DECODER: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
-MINIMAL = {
+MINIMAL: dict[str, dict[str, object]] = {
     "key.create": {"name": "shop", "purpose": "jwt"},
     "key.list": {},
     "key.show": {"name": "shop"},

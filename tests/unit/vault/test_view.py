@@ -25,8 +25,11 @@ def tx(scene: Scene) -> Iterator[Transaction]:
 
 @pytest.fixture
 def view(scene: Scene, tx: Transaction) -> View:
-    def make(counts: dict[str, int] | None = None) -> TransactionView:
-        return TransactionView(tx, scene.load(), scene.secrets, {} if counts is None else counts)
+    def make(
+        counts: dict[str, int] | None = None, pruned: set[str] | None = None
+    ) -> TransactionView:
+        counts = {} if counts is None else counts
+        return TransactionView(tx, scene.load(), scene.secrets, counts, pruned)
 
     return make
 
@@ -147,3 +150,18 @@ def test_flushing_nothing_writes_nothing(scene: Scene) -> None:
     with scene.store.transaction() as tx:
         TransactionView(tx, scene.load(), scene.secrets, {}).flush()
     assert msgspec.structs.astuple(scene.store.disk.tables) == msgspec.structs.astuple(before)
+
+
+def test_a_count_that_may_be_too_high_is_made_anew_before_it_refuses(
+    view: View, tx: Transaction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "IDEMPOTENCY_KEYS_PER_HANDLE_MAX", 3)
+    tx.put_idempotent([row_of("a")])
+    pruned = {"h1", "h2"}
+    shown = view({"h1": 3, "h2": 2, "h3": 3}, pruned)
+    assert shown.stored_count("h2") == 2  # far from the bound: high, and harmless
+    assert shown.stored_count("h3") == 3  # nothing of it was pruned
+    assert shown.stored_count("h1") == 1
+    assert pruned == {"h2"}
+    shown.remember(row_of("b"))
+    assert shown.stored_count("h1") == 2
