@@ -139,6 +139,8 @@ class _Node:
         self._children.append(front)
         _, front_facts = await asyncio.gather(steward.start(), front.start())
         self._address = str(front_facts["address"])
+        # If it was any free one: a front that is started again is where clients look for it.
+        front.reconfigure(listen_port=int(self._address.rpartition(":")[2]))
         self._announce(facts)
 
     def _announce(self, facts: dict[str, object]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from integration.node import Node
-from keystead.client import Client
+from keystead.client import Client, Retry
 
 _PROBE = """
 import sys
@@ -72,3 +74,13 @@ def test_a_stopped_node_leaves_no_socket(tmp_path: Path) -> None:
     with node:
         assert (node.data / "front.sock").is_socket()
     assert [path for path in node.data.iterdir() if path.is_socket()] == []
+
+
+def test_a_front_that_is_started_again_is_where_it_was(tmp_path: Path) -> None:
+    node = Node(tmp_path / "data")  # on any free port
+    patient = Retry(deadline_s=60, tries_max=200)
+    with node, Client(node.url, operator=node.token, retry=patient) as operator:
+        before = node.children()["front"]
+        os.kill(before, signal.SIGKILL)
+        assert operator.list_keys() == []  # the SDK asks again until the front is back
+        assert node.children()["front"] != before

@@ -34,19 +34,26 @@ class FileSeal:
         self._path = path
 
     def create(self, random: Random) -> None:
-        """Write a new sealing key, durably; an existing file is left alone and raises.
+        """Write a new sealing key, durably and whole; an existing file is left alone and raises.
+
+        It is written beside its place and linked there: a process that is killed meanwhile leaves
+        no half of a seal, which nobody could tell from a damaged one.
 
         Raises:
             StartupError: the file is there, or cannot be written.
         """
         key = random.bytes(_KEY_BYTES)
         text = f"{_FORMAT}\n{b64u_encode(key)}\n{_check_value(key)}\n"
+        beside = self._path.with_name(f"{self._path.name}.new")
         try:
-            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            beside.unlink(missing_ok=True)
+            handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
+            os.link(beside, self._path)
+            beside.unlink()
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(folder)

@@ -78,6 +78,10 @@ class Child:
         """Its process id while it runs."""
         return self._process.pid if self._process else None
 
+    def reconfigure(self, **changes: object) -> None:
+        """Have it start with these from now on."""
+        self._config |= changes
+
     async def start(self) -> dict[str, object]:
         """Start it; gives the facts of its ready line.
 

@@ -144,3 +144,12 @@ def test_nothing_secret_is_printed(seal: FileSeal, path: Path) -> None:
     key = path.read_text().split("\n")[1]
     assert key not in repr(seal)
     assert seal.open().hex() not in repr(seal)
+
+
+def test_a_seal_that_was_cut_off_while_it_was_made_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / "seal.key.new").write_text("keystead file s")
+    seal = FileSeal(tmp_path / "seal.key")
+    seal.create(SeededRandom(1))
+    assert len(seal.open()) == 32
+    assert [path.name for path in tmp_path.iterdir()] == ["seal.key"]
+    assert (tmp_path / "seal.key").stat().st_mode & 0o777 == 0o600
