@@ -4,6 +4,9 @@ PYTHON ?= python3
 DATA   ?= .keystead
 JOBS   ?= 2
 ARGS   ?=
+CASES  ?= 1000000
+SEED   ?= 1
+SECONDS ?= 300
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -12,7 +15,7 @@ PIP   := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-i
 # taking the newest coverage for pytest-cov's coverage[toml], which the lock does not hold.
 LOCKED := --require-hashes --no-deps
 # A glob, because mypy refuses a folder that holds no Python file.
-TYPED := src tests $(wildcard tools/*.py)
+TYPED := src tests bench fuzz examples $(wildcard tools/*.py)
 
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe \
            --no-emit-index-url --no-emit-trusted-host --no-emit-find-links $(if $(UPGRADE),--upgrade)
@@ -21,7 +24,7 @@ say = @printf '· %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types needs lock clean
+.PHONY: help run test lint types needs lock clean fuzz soak bench
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +55,15 @@ types: $(VENV)/.stamp-dev  ## mypy, strict
 	$(say) 'types'
 	@$(BIN)/mypy --no-error-summary $(TYPED)
 
+fuzz: $(VENV)/.stamp-dev  ## hostile input by the million: CASES=1000000 SEED=1
+	@$(BIN)/python fuzz/run.py --cases $(CASES) --seed $(SEED)
+
+soak: $(VENV)/.stamp-dev  ## kill processes under load, and check every answer: SECONDS=300 SEED=1
+	@$(BIN)/python fuzz/crash_soak.py --seconds $(SECONDS) --seed $(SEED) --steps
+
+bench: $(VENV)/.stamp-bench  ## measure against cryptography and OpenBao; ARGS goes to `keystead bench`
+	@$(BIN)/keystead bench $(ARGS)
+
 needs:
 	@tools/apt_needs.sh
 
@@ -61,6 +73,8 @@ lock: $(VENV)/.stamp-dev  ## pin requirements/*.in to requirements/*.txt, with h
 	  requirements/runtime.in requirements/build.in
 	$(say) 'requirements/dev.txt'
 	@CUSTOM_COMPILE_COMMAND='make lock' $(COMPILE) -o requirements/dev.txt requirements/dev.in
+	$(say) 'requirements/bench.txt'
+	@CUSTOM_COMPILE_COMMAND='make lock' $(COMPILE) -o requirements/bench.txt requirements/bench.in
 
 clean:  ## remove .venv, caches and reports; data folders stay
 	rm -rf $(VENV) build dist src/*.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -83,4 +97,9 @@ $(VENV)/.stamp-run: requirements/runtime.txt requirements/runtime.in pyproject.t
 $(VENV)/.stamp-dev: requirements/dev.txt $(VENV)/.stamp-run
 	$(say) 'installing requirements/dev.txt'
 	@$(PIP) install $(LOCKED) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.stamp-bench: requirements/bench.txt $(VENV)/.stamp-dev
+	$(say) 'installing requirements/bench.txt'
+	@$(PIP) install $(LOCKED) -r requirements/bench.txt
 	@touch $@

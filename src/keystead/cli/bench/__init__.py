@@ -1,0 +1,1 @@
+"""The benchmark: what a node signs a second beside what bounds it, as ratios within rounds."""

@@ -1,0 +1,215 @@
+"""What a run found: samples of every round, what they come to, and which targets they meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from keystead.cli.bench.machine import Machine
+from keystead.cli.bench.registry import Opening
+from keystead.cli.bench.stats import Spread, paired, spread
+
+__all__ = [
+    "TARGETS",
+    "Ratio",
+    "Report",
+    "Row",
+    "Sample",
+    "Start",
+    "Target",
+    "ratios_of",
+    "rows_of",
+    "start_ratio",
+]
+
+BAO_AUDIT, BAO = "openbao-audit", "openbao"
+"""What the ids of OpenBao's subjects begin with, with its file audit and without."""
+
+Verdict = Literal["met", "missed", "not measured", "no target"]
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One subject in one round.
+
+    ``rate``: signatures a second. ``cpu_us``: CPU of the server's processes a signature.
+    ``load_share``: CPU of the load generator, as a share of one core; 0 where there is none.
+    ``refused``: answers that were not 2xx; they are not in the rate.
+    """
+
+    round: int
+    subject: str
+    rate: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    cpu_us: float
+    load_share: float = 0.0
+    refused: int = 0
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """One start of a node: seconds until it serves, and the vault's resident bytes then."""
+
+    round: int
+    keys: int
+    seconds: float
+    vault_rss_bytes: int
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One subject over all rounds."""
+
+    subject: str
+    title: str
+    rate: Spread
+    p50_ms: float | None
+    p99_ms: float | None
+    cpu_us: float
+    load_share: float
+    refused: int
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A ratio of two subjects' rates, and the least that it shall be."""
+
+    title: str
+    over: str
+    under: str
+    least: float | None
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+    """A ratio over the rounds, each round's paired; ``bound`` is the least, or the most, wanted."""
+
+    title: str
+    ratio: Spread | None
+    bound: float | None
+    verdict: Verdict
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole run."""
+
+    version: str
+    seed: int
+    rounds: int
+    seconds: int
+    load: str
+    openbao: str | None
+    machine: Machine
+    missing: tuple[str, ...]
+    rows: tuple[Row, ...]
+    ratios: tuple[Ratio, ...]
+    opening: Opening | None
+    bytes_a_key: float | None
+    samples: tuple[Sample, ...]
+    starts: tuple[Start, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no target was missed."""
+        return all(ratio.verdict != "missed" for ratio in self.ratios)
+
+
+TARGETS: tuple[Target, ...] = (
+    Target(
+        "one signature a request, 64 connections / cryptography alone", "single-64", "alone", 0.2
+    ),
+    Target(
+        "one signature a request, 64 connections / OpenBao with audit",
+        "single-64",
+        f"{BAO_AUDIT}-single-64",
+        2.0,
+    ),
+    Target(
+        "one signature a request, 64 connections / OpenBao without audit",
+        "single-64",
+        f"{BAO}-single-64",
+        1.0,
+    ),
+    Target("batches of 100 / the pipeline in process", "batch", "pipeline", 0.6),
+    Target("batches of 100 / OpenBao's with audit", "batch", f"{BAO_AUDIT}-batch", 1.2),
+    Target("batches of 100 / OpenBao's without audit", "batch", f"{BAO}-batch", None),
+    Target("the pipeline in process / cryptography alone", "pipeline", "alone", None),
+)
+"""What issue and documentation promise; a ratio without a bound is for people to see."""
+
+_START_TITLE = "start with {many} keys / start with {few}"
+_START_MOST = 1.5
+
+
+def ratios_of(samples: Iterable[Sample]) -> tuple[Ratio, ...]:
+    """Every target's ratio, paired within each round."""
+    rates: dict[str, dict[int, float]] = {}
+    for sample in samples:
+        rates.setdefault(sample.subject, {})[sample.round] = sample.rate
+    made: list[Ratio] = []
+    for target in TARGETS:
+        values = paired(rates.get(target.over, {}), rates.get(target.under, {}))
+        found = spread(values) if values else None
+        made.append(
+            Ratio(
+                title=target.title,
+                ratio=found,
+                bound=target.least,
+                verdict=_verdict(found, target.least),
+            )
+        )
+    return tuple(made)
+
+
+def _verdict(found: Spread | None, least: float | None) -> Verdict:
+    if found is None:
+        return "not measured"
+    if least is None:
+        return "no target"
+    return "met" if found.median >= least else "missed"
+
+
+def start_ratio(starts: Iterable[Start]) -> tuple[Ratio, float] | None:
+    """How much longer a start with many keys takes, and the resident bytes that a key costs."""
+    seconds: dict[int, dict[int, float]] = {}
+    rss: dict[int, dict[int, float]] = {}
+    for start in starts:
+        seconds.setdefault(start.keys, {})[start.round] = start.seconds
+        rss.setdefault(start.keys, {})[start.round] = start.vault_rss_bytes
+    if len(seconds) < 2:  # noqa: PLR2004  few and many
+        return None
+    few, many = min(seconds), max(seconds)
+    found = spread(paired(seconds[many], seconds[few]))
+    grown = [rss[many][each] - rss[few][each] for each in rss[many].keys() & rss[few].keys()]
+    ratio = Ratio(
+        title=_START_TITLE.format(many=f"{many:,}", few=few),
+        ratio=found,
+        bound=_START_MOST,
+        verdict="met" if found.median <= _START_MOST else "missed",
+    )
+    return ratio, spread(grown).median / (many - few)
+
+
+def rows_of(samples: Iterable[Sample], titles: dict[str, str]) -> tuple[Row, ...]:
+    """A row a subject, in the order of ``titles``."""
+    by_subject: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_subject.setdefault(sample.subject, []).append(sample)
+    return tuple(
+        _row(subject, title, by_subject[subject])
+        for subject, title in titles.items()
+        if subject in by_subject
+    )
+
+
+def _row(subject: str, title: str, samples: list[Sample]) -> Row:
+    p50 = [each.p50_ms for each in samples if each.p50_ms is not None]
+    p99 = [each.p99_ms for each in samples if each.p99_ms is not None]
+    return Row(
+        subject=subject,
+        title=title,
+        rate=spread([each.rate for each in samples]),
+        p50_ms=spread(p50).median if p50 else None,
+        p99_ms=spread(p99).median if p99 else None,
+        cpu_us=spread([each.cpu_us for each in samples]).median,
+        load_share=max(each.load_share for each in samples),
+        refused=sum(each.refused for each in samples),
+    )

