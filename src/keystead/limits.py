@@ -85,8 +85,9 @@ REQUEST_TIMEOUT_S = 30.0
 """From the first byte of a request to its answer: the usual proxy gives up after 60 s."""
 FRONT_IN_FLIGHT_MAX = 4_096
 """Data-plane requests a front keeps open; past it it answers `overloaded` at once."""
-FRONT_IN_FLIGHT_MIN = 32
-"""The least that a front keeps open however slow its vault is: enough to fill one commit."""
+FRONT_IN_FLIGHT_MIN = 128
+"""The least that a front keeps open however slow its vault is: so many at a time are no flood, and
+enough to fill its commits."""
 QUEUE_DELAY_TARGET_S = 0.05
 """Queue delay above which a front admits less: a tenth of what people notice, ten fsyncs of a
 common disk, and at 10,000 uses a second some 500 open, enough that the vault is never idle."""

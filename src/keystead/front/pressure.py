@@ -1,6 +1,6 @@
 """How many uses may be open at a time: a limit that follows the vault's queue delay (I11).
 
-The delay is measured, not guessed: of the uses that are out at the vault one is timed. As in CoDel
+The delay is measured, not guessed: of the uses that go to the vault some are timed. As in CoDel
 (RFC 8289 section 4), the least delay of a window counts, because a queue that never empties delays
 even the luckiest. Above the target the limit shrinks by a tenth; below it, if it was reached, it
 grows by a twentieth: fast enough to find a load's place in a second, and never off it by much.
@@ -12,8 +12,8 @@ from keystead import limits
 
 __all__ = ["ConcurrencyLimit"]
 
-_WINDOW_S = 0.05
-_DELAY_FLOOR_FACTOR = 8.0
+_WINDOW_S = 0.2
+_DELAY_FLOOR_FACTOR = 4.0
 _FLOOR_FORGETS = 1.02
 _SHRINK = 0.9
 _GROW_SHARE = 0.05
@@ -22,7 +22,7 @@ _GROW_SHARE = 0.05
 class ConcurrencyLimit:
     """Pure: told of delays and of how many uses were open, it says how many may be.
 
-    The target is ``limits.QUEUE_DELAY_TARGET_S``, or eight times the delay without a queue where a
+    The target is ``limits.QUEUE_DELAY_TARGET_S``, or four times the delay without a queue where a
     slow disk makes that the longer. Without a queue means: fewer are open than may be, or so few
     may be that they cannot be the cause. Only then is a longer delay learnt: were it learnt in a
     flood, the flood would open the limit.

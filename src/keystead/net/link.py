@@ -18,6 +18,8 @@ __all__ = ["VaultLink"]
 _BACKOFF_FIRST_S = 0.05
 _BACKOFF_MAX_S = 1.0
 _LENGTH_BYTES = 4
+_TIMED_EVERY_S = 0.01
+_TIMED_MAX = 256
 
 _log = structlog.get_logger("keystead.link")
 
@@ -30,7 +32,8 @@ class VaultLink:
     that are made in one turn of the event loop travel in one frame, up to the limits of a frame;
     the requests of one :meth:`call_many` are not spread over frames unless they do not fit. The
     link sets no deadline: who waits does, and a cancelled call is forgotten. ``on_delay`` is told,
-    of one use at a time, how long it was away, and when it came back (seconds of the loop).
+    of a use every few milliseconds, how long it was away, and when it came back (seconds of the
+    loop).
     """
 
     def __init__(self, path: str) -> None:
@@ -43,7 +46,8 @@ class VaultLink:
         self._transport: asyncio.Transport | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._closed = False
-        self._timed: tuple[int, float] | None = None
+        self._timed: dict[int, float] = {}
+        self._timed_next_s = 0.0
         self.on_delay: Callable[[float, float], None] | None = None
         self.frames_sent = 0
         self.connects = 0
@@ -118,22 +122,26 @@ class VaultLink:
         if self._paused or self._transport is None:
             return
         groups, self._pending = self._pending, []
-        if self._timed is None and self.on_delay is not None:
+        if self.on_delay is not None:
             self._begin_timing(groups)
         for frame in _pack(groups):
             self._transport.write(frame)
             self.frames_sent += 1
 
     def _begin_timing(self, groups: Sequence[Sequence[Request]]) -> None:
-        """Time one use at a time: it costs nothing, and a queue delays them all alike."""
+        """Time a use now and then: a queue delays them all alike."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._timed_next_s or len(self._timed) >= _TIMED_MAX:
+            return
         for group in groups:
             for request in group:
                 if isinstance(request, Use):
-                    self._timed = request.id, asyncio.get_running_loop().time()
+                    self._timed[request.id] = now_s
+                    self._timed_next_s = now_s + _TIMED_EVERY_S
                     return
 
-    def _end_timing(self, since_s: float) -> None:
-        self._timed = None
+    def _end_timing(self, request_id: int) -> None:
+        since_s = self._timed.pop(request_id)
         if self.on_delay is not None:
             now_s = asyncio.get_running_loop().time()
             self.on_delay(now_s - since_s, now_s)
@@ -170,8 +178,8 @@ class VaultLink:
 
     def _answered(self, body: bytes) -> None:
         for answer in decode_answers(body):
-            if self._timed is not None and answer.id == self._timed[0]:
-                self._end_timing(self._timed[1])
+            if answer.id in self._timed:
+                self._end_timing(answer.id)
             future = self._waiting.pop(answer.id, None)
             if future is not None and not future.done():
                 future.set_result(answer)
@@ -179,7 +187,7 @@ class VaultLink:
     def _lose(self) -> None:
         """Answer what is outstanding: what was not sent may go again, of the rest nobody knows."""
         self._transport = None
-        self._timed = None
+        self._timed.clear()
         unsent = {request.id for group in self._pending for request in group}
         self._pending = []
         waiting, self._waiting = self._waiting, {}

@@ -328,7 +328,10 @@ async def test_a_long_queue_shuts_out_the_flood_and_not_the_others(
         assert [answer.status_code for answer in answers] == [200] * 5
 
 
-async def test_the_limit_follows_what_the_link_measures(vault: FakeVault, link: VaultLink) -> None:
+async def test_the_limit_follows_what_the_link_measures(
+    vault: FakeVault, link: VaultLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keystead.net.link._TIMED_EVERY_S", 0.0)
     front = Front(link)
     seen: list[float] = []
     link.on_delay = lambda delay_s, now_s: seen.extend((delay_s, now_s))

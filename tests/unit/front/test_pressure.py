@@ -37,10 +37,10 @@ def test_it_begins_open_and_stays_open_while_delays_are_short() -> None:
     assert limit.limit == limits.FRONT_IN_FLIGHT_MAX
 
 
-@given(rate=st.floats(2_000, 50_000), offered=st.integers(64, 20_000))
+@given(rate=st.floats(4_000, 50_000), offered=st.integers(64, 20_000))
 def test_a_flood_leaves_the_vault_busy_and_the_queue_short(rate: float, offered: int) -> None:
     limit = ConcurrencyLimit()
-    served = served_in(limit, rate=rate, offered=offered, seconds=30)
+    served = served_in(limit, rate=rate, offered=offered, seconds=60)
     assert served >= 0.99 * min(rate, offered / UNQUEUED_S)
     assert min(offered, limit.limit) / rate <= 1.2 * TARGET_S
 
@@ -51,7 +51,7 @@ def test_a_disk_that_is_slow_under_a_flood_gets_its_queue() -> None:
     for number in range(3_000):
         limit.opened(limit.limit)
         limit.timed(0.1 + limit.limit / 10_000, number * 0.1)
-    assert limit.limit / (0.1 + limit.limit / 10_000) > 0.8 * 10_000
+    assert limit.limit / (0.1 + limit.limit / 10_000) > 0.7 * 10_000
 
 
 def test_a_slow_disk_moves_the_target() -> None:
@@ -60,19 +60,19 @@ def test_a_slow_disk_moves_the_target() -> None:
     for number in range(2_000):  # every commit takes 40 ms, with nothing queued
         limit.opened(1)
         limit.timed(0.04, number * 0.06)
-    assert limit.target_s == pytest.approx(0.32, rel=0.05)
+    assert limit.target_s == pytest.approx(0.16, rel=0.05)
     assert limit.limit == limits.FRONT_IN_FLIGHT_MAX
 
 
 def test_it_never_shuts_and_comes_back() -> None:
     limit = ConcurrencyLimit()
     low = limit.limit
-    for number in range(100):
+    for number in range(300):
         limit.opened(limit.limit)
         limit.timed(10.0 + number, number * 0.06)
         low = min(low, limit.limit)
     assert low == limits.FRONT_IN_FLIGHT_MIN
-    for number in range(100, 2_000):
+    for number in range(300, 2_000):
         limit.opened(limit.limit)
         limit.timed(0.001, number * 0.06)
     assert limit.limit == limits.FRONT_IN_FLIGHT_MAX
@@ -84,6 +84,6 @@ def test_one_slow_use_in_a_window_is_no_queue() -> None:
     for _ in range(200):
         limit.opened(limits.FRONT_IN_FLIGHT_MAX)
         for delay_s in (1.0, 0.002):
-            now_s += 0.03
+            now_s += 0.12
             limit.timed(delay_s, now_s)
     assert limit.limit == limits.FRONT_IN_FLIGHT_MAX

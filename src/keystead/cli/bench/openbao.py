@@ -83,7 +83,9 @@ class OpenBao:
         )
         self._token = ""
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{self._port}/v1/", timeout=_ASK_S) as web:
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{self._port}/v1/", timeout=_READY_S
+            ) as web:
                 self._prepare(web)
         except (httpx.HTTPError, LookupError, StartupError) as exc:
             self.stop()
