@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 DATA   ?= .keystead
-JOBS   ?= 2
+JOBS   ?= 4
 ARGS   ?=
 CASES  ?= 1000000
 SEED   ?= 1

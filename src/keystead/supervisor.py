@@ -103,6 +103,7 @@ class _Node:
             folder=self._data,
             log=self._data / "logs" / f"{role}.log",
             keep_open=(self._lock,),  # the folder stays locked while any process of the node lives
+            few_variables=role == "front",
         )
 
     async def _start(self) -> None:

@@ -19,6 +19,7 @@ __all__ = ["Child", "die_with_parent", "report_error", "report_ready"]
 _PR_SET_PDEATHSIG = 1
 _PARENT = "KEYSTEAD_SUPERVISOR_PID"
 _OURS = "KEYSTEAD_"
+_FEW = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH"})
 _READY_LINE_BYTES = 64 * 1024
 _ENDED_WITHIN_S = 1.0
 
@@ -45,9 +46,16 @@ def report_error(error: Exception) -> None:
     print(json.dumps({"error": message, "hint": hint}), flush=True)  # noqa: T201  as above
 
 
-def _environment() -> dict[str, str]:
-    """The parent's, but for what is Keystead's own: a token that it was given stays with it."""
-    kept = {name: text for name, text in os.environ.items() if not name.startswith(_OURS)}
+def _environment(*, few: bool) -> dict[str, str]:
+    """The parent's, but for what is Keystead's own: a token that it was given stays with it.
+
+    ``few``: only what a Python process needs to start, for one that strangers talk to.
+    """
+    kept = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith(_OURS) and (not few or name in _FEW or name.startswith("PYTHON"))
+    }
     return kept | {_PARENT: str(os.getpid())}
 
 
@@ -63,6 +71,7 @@ class Child:
         log: Path,
         keep_open: Sequence[int] = (),
         ready_within_s: float = 60.0,
+        few_variables: bool = False,
     ) -> None:
         self.role = role
         self._config = config
@@ -70,6 +79,7 @@ class Child:
         self._log = log
         self._keep_open = tuple(keep_open)
         self._ready_within_s = ready_within_s
+        self._few = few_variables
         self._process: asyncio.subprocess.Process | None = None
         self.restarts = 0
 
@@ -101,7 +111,7 @@ class Child:
                 stderr=log,
                 limit=_READY_LINE_BYTES,
                 pass_fds=self._keep_open,
-                env=_environment(),
+                env=_environment(few=self._few),
                 start_new_session=True,
             )
         if self._process.stdout is None:

@@ -66,7 +66,8 @@ async def spawn(config: FrontConfig) -> asyncio.subprocess.Process:
         msgspec.json.encode(config).decode(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # As its supervisor starts it; a confined process could not write its coverage either.
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
 

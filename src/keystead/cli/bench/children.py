@@ -40,6 +40,7 @@ class Server:
                 stderr=errors,
                 start_new_session=True,
             )
+        _serving.add(self)
 
     @property
     def pid(self) -> int:
@@ -82,6 +83,11 @@ class Server:
             self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        _serving.discard(self)
+
+
+_serving: set[Server] = set()
+"""Those that were started and not ended: a signal may come while one is still being waited for."""
 
 
 def run_helper(module: str, *arguments: object, within_s: float, kind: type[T]) -> T:
@@ -118,5 +124,7 @@ def cleaned_up() -> Iterator[None]:
     try:
         yield
     finally:
+        for server in list(_serving):
+            server.stop()
         for number, handler in before.items():
             signal.signal(number, handler)
