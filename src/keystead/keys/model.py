@@ -80,7 +80,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """One generated key pair or secret; numbered from 1, never reused.
 
     ``public``: one DER SubjectPublicKeyInfo (RFC 5280) a component, empty for a secret.
-    ``kid``: published key id, the first 22 characters of base64url(SHA-256(public)).
+    ``kid``: published key id, the first 22 characters of base64url(SHA-256(...)) over the parts
+    of ``public``, each behind its length.
     ``certificate``: DER of the authority's own certificate, for purpose ``ca``.
     ``compromised_epoch``: since when it counts as compromised, also once destroyed; 0: it does not.
     """

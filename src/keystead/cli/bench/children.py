@@ -7,16 +7,15 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 import msgspec
 
+from keystead.cli.signals import signals_end_quietly
 from keystead.errors import StartupError
 
 __all__ = ["Server", "cleaned_up", "run_helper"]
@@ -112,19 +111,10 @@ def run_helper(module: str, *arguments: object, within_s: float, kind: type[T]) 
 
 @contextmanager
 def cleaned_up() -> Iterator[None]:
-    """Have signals end a run as an exception does, so that its servers end and its folder goes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)  # as a shell tells it
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for server in list(_serving):
-            server.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """Have signals end a run as an exception does, and end every server that is still up."""
+    with signals_end_quietly():
+        try:
+            yield
+        finally:
+            for server in list(_serving):
+                server.stop()

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from keystead.cli.show import print_error
+from keystead.cli.signals import signals_end_quietly
 from keystead.cli.tour.foreign import Tools
 from keystead.cli.tour.inputs import image_name, plans
 from keystead.cli.tour.refusals import (
@@ -100,7 +97,7 @@ def run_tour(*, url: str, token: str, image: Path | None, as_json: bool) -> int:
         return _FAILED
     try:
         with (
-            _cleaned_up(),
+            signals_end_quietly(),
             tempfile.TemporaryDirectory(prefix="keystead-tour-") as folder,  # mode 0700
             Client(url, operator=token, retry=_RETRY) as client,
         ):
@@ -151,21 +148,3 @@ def _findings(title: str, step: Step, stage: Stage) -> Iterator[Finding]:
         if type(wrong) is ServiceError:  # no answer, which the next step would not have either
             raise
         yield Row(what=title, result=str(wrong), checked_by="", status="failed")
-
-
-@contextmanager
-def _cleaned_up() -> Iterator[None]:
-    """Have signals end the tour as an exception does, quietly, so that its folder is removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)  # as a shell tells it
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
