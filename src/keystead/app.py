@@ -12,7 +12,6 @@ import gc
 import os
 import signal
 import sys
-from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -32,24 +31,12 @@ from keystead.ports import Custody
 from keystead.store.sqlite_journal import SqliteJournal
 from keystead.store.sqlite_registry import SqliteRegistry
 from keystead.supervisor import NodeOptions, run_node
-from keystead.vault.admin import Administration
-from keystead.vault.admission import Admission
 from keystead.vault.authority import Snapshot
-from keystead.vault.committer import Committer
-from keystead.vault.counters import ExpectedCounters
-from keystead.vault.denials import DenialLimiter
-from keystead.vault.grants import Grants
-from keystead.vault.guard import OperatorGuard
 from keystead.vault.hygiene import harden
 from keystead.vault.macs import VaultSecrets
-from keystead.vault.making import KeyMaker
-from keystead.vault.opened import OpenedKeys
-from keystead.vault.reservations import Reservations
-from keystead.vault.server import Service, listen
-from keystead.vault.standing import Standing
+from keystead.vault.server import listen
 from keystead.vault.start import DEPLOYMENT, SEALED_ROOT, found, initialise, record_gaps
-from keystead.vault.tending import Tending
-from keystead.vault.uses import Uses
+from keystead.vault.wiring import Base, wire
 
 __all__ = ["VaultConfig", "main"]
 
@@ -139,109 +126,30 @@ def _secrets(root: RootKey) -> VaultSecrets:
     )
 
 
-class _Vault(msgspec.Struct, frozen=True):
-    """The built vault: what the socket needs, and what must be ended in order."""
-
-    service: Service
-    tending: Tending
-    committer: Committer
-    opened_keys: OpenedKeys
-    custody: Custody
-    executors: tuple[Executor, Executor]
-
-
-def _build_committer(
-    opened: _Opened,
-    standing: Standing,
-    opened_keys: OpenedKeys,
-    clock: SystemClock,
-    random: SystemRandom,
-) -> Committer:
-    def on_snapshot(snapshot: Snapshot) -> None:
-        standing.snapshot = snapshot
-        opened_keys.follow(snapshot)
-
-    def on_trouble(error: KeysteadError | None) -> None:
-        standing.trouble = error
-
-    return Committer(
-        journal=opened.journal,
-        secrets=opened.secrets,
-        snapshot=opened.snapshot,
-        clock=clock,
-        random=random,
-        loop=asyncio.get_running_loop(),
-        on_snapshot=on_snapshot,
-        on_trouble=on_trouble,
-    )
-
-
-def _build_vault(
+def _base(
     config: VaultConfig,
     opened: _Opened,
-    clock: SystemClock,
-    random: SystemRandom,
+    custody: Custody,
     protections: dict[str, str],
-) -> _Vault:
-    loop = asyncio.get_running_loop()
-    custody = SoftwareCustody(opened.root, random)
-    standing = Standing(opened.snapshot, deployment=opened.deployment, node=config.node)
-    standing.count("gap_uses", "", opened.gap)
-    opened_keys = OpenedKeys(custody, opened.registry)
-
-    committer = _build_committer(opened, standing, opened_keys, clock, random)
-    reservations = Reservations(standing, committer, clock, random)
-    denials = DenialLimiter()
-    executors = (
-        ThreadPoolExecutor(2, thread_name_prefix="custody"),
-        ThreadPoolExecutor(1, thread_name_prefix="custody-ordered"),
-    )
-    grants = Grants(opened.secrets, opened.registry)
-    uses = Uses(
-        standing=standing,
-        admission=Admission(standing, grants, opened.registry, opened.secrets),
-        opened=opened_keys,
-        counters=ExpectedCounters(opened.registry, opened.secrets),
-        reservations=reservations,
-        denials=denials,
-        committer=committer,
-        clock=clock,
-        random=random,
-        executors=executors,
-        loop=loop,
-    )
-    administration = Administration(
-        standing=standing,
-        guard=OperatorGuard(),
-        secrets=opened.secrets,
+) -> Base:
+    return Base(
         registry=opened.registry,
-        committer=committer,
-        reservations=reservations,
-        maker=KeyMaker(custody, opened.registry, clock, random),
-        clock=clock,
-        random=random,
-        loop=loop,
-        next_request_id=uses.next_request_id,
-    )
-    tending = Tending(
-        standing=standing,
+        journal=opened.journal,
+        custody=custody,
         secrets=opened.secrets,
-        registry=opened.registry,
-        committer=committer,
-        reservations=reservations,
-        denials=denials,
-        opened=opened_keys,
-        clock=clock,
-        random=random,
+        clock=SystemClock(),
+        random=SystemRandom(),
+        snapshot=opened.snapshot,
+        deployment=opened.deployment,
+        node=config.node,
         protections=protections,
     )
-    service = Service(standing, uses, administration, tending)
-    return _Vault(service, tending, committer, opened_keys, custody, executors)
 
 
 async def _serve_vault(config: VaultConfig, opened: _Opened, protections: dict[str, str]) -> None:
-    clock, random = SystemClock(), SystemRandom()
-    vault = _build_vault(config, opened, clock, random, protections)
+    custody = SoftwareCustody(opened.root, SystemRandom())
+    vault = wire(_base(config, opened, custody, protections))
+    vault.standing.count("gap_uses", "", opened.gap)
     vault.committer.start()
     server = await listen(vault.service, config.socket)
     stop = _stop_event()
@@ -254,13 +162,8 @@ async def _serve_vault(config: VaultConfig, opened: _Opened, protections: dict[s
     )
     await stop.wait()
     server.close()
-    for executor in vault.executors:
-        executor.shutdown(wait=True)
-    await asyncio.sleep(0)  # lets what the executors finished queue its records
-    vault.tending.finish()
-    vault.committer.stop()
-    vault.opened_keys.close()
-    vault.custody.close()
+    await vault.close()
+    custody.close()
     opened.registry.close()
     opened.journal.close()  # last: a read-only connection could not checkpoint the write-ahead log
 

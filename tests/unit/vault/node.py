@@ -5,7 +5,6 @@ Only disk, clock and random generator are the tests' own; nothing stands in for 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from threading import Event
@@ -16,7 +15,6 @@ import msgspec
 from keystead.custody.locked import LockedBuffer
 from keystead.custody.root import RootKey
 from keystead.custody.software import SoftwareCustody
-from keystead.errors import KeysteadError
 from keystead.frames.messages import Admin, Answer, Done, Proof, Refused, Request, Tend, Use
 from keystead.keys.commands import Command, CreateKey, IssuedHandle, IssueHandle, KeyInfo
 from keystead.keys.framing.base import Facts
@@ -28,22 +26,9 @@ from keystead.ports import Custody
 from keystead.testing.clocks import ManualClock, SeededRandom
 from keystead.testing.memory_store import MemoryDisk, MemoryStore
 from keystead.translog.entries import Body, decode_body
-from keystead.vault.admin import Administration
-from keystead.vault.admission import Admission
 from keystead.vault.authority import Snapshot
-from keystead.vault.committer import Committer
-from keystead.vault.counters import ExpectedCounters
-from keystead.vault.denials import DenialLimiter
-from keystead.vault.grants import Grants
-from keystead.vault.guard import OperatorGuard
-from keystead.vault.making import KeyMaker
-from keystead.vault.opened import OpenedKeys
-from keystead.vault.reservations import Reservations
-from keystead.vault.server import Service
-from keystead.vault.standing import Standing
 from keystead.vault.start import found, initialise, record_gaps
-from keystead.vault.tending import Tending
-from keystead.vault.uses import Uses
+from keystead.vault.wiring import Base, Services, wire
 from unit.vault.scene import WAIT_S, secrets_of
 
 DEPLOYMENT = "d1"
@@ -53,23 +38,6 @@ TLS_FACTS = SignTls(role="server", transcript_hash=bytes(range(32)))
 
 T = TypeVar("T")
 Future = asyncio.Future[Answer]
-
-
-@dataclass(kw_only=True)
-class Built:
-    """The services, as the composition root builds them."""
-
-    standing: Standing
-    committer: Committer
-    reservations: Reservations
-    denials: DenialLimiter
-    opened: OpenedKeys
-    grants: Grants
-    uses: Uses
-    administration: Administration
-    tending: Tending
-    service: Service
-    executors: tuple[Executor, Executor]
 
 
 @dataclass
@@ -101,14 +69,14 @@ class Node:
                 random=self.random,
             )
         self._count = 0
-        self._built: Built | None = None
+        self._built: Services | None = None
 
     def after_restart(self, custody: Custody | None = None) -> "Node":
         """The same node, started anew on the same disk."""
         return Node(self.disk, self.clock, self.seed + 1, self.token, custody or self.custody)
 
     @property
-    def built(self) -> Built:
+    def built(self) -> Services:
         assert self._built is not None
         return self._built
 
@@ -133,95 +101,23 @@ class Node:
             yield self
         finally:
             self.store.before_commit = None
-            for executor in built.executors:
-                executor.shutdown(wait=True)
-            await asyncio.sleep(0)
-            if orderly:
-                built.tending.finish()
-            await asyncio.get_running_loop().run_in_executor(None, built.committer.stop)
-            await asyncio.sleep(0)
-            built.opened.close()
+            await built.close(orderly=orderly)
 
-    def _committer(self, snapshot: Snapshot, standing: Standing, opened: OpenedKeys) -> Committer:
-        def on_snapshot(after: Snapshot) -> None:
-            standing.snapshot = after
-            opened.follow(after)
-
-        def on_trouble(error: KeysteadError | None) -> None:
-            standing.trouble = error
-
-        return Committer(
-            journal=self.store,
-            secrets=self.secrets,
-            snapshot=snapshot,
-            clock=self.clock,
-            random=self.random,
-            loop=asyncio.get_running_loop(),
-            on_snapshot=on_snapshot,
-            on_trouble=on_trouble,
-        )
-
-    def _build(self, snapshot: Snapshot) -> Built:
-        loop = asyncio.get_running_loop()
+    def _build(self, snapshot: Snapshot) -> Services:
         assert self.custody is not None
-        standing = Standing(snapshot, deployment=DEPLOYMENT, node=NODE)
-        opened = OpenedKeys(self.custody, self.store)
-
-        committer = self._committer(snapshot, standing, opened)
-        reservations = Reservations(standing, committer, self.clock, self.random)
-        denials = DenialLimiter()
-        executors = (ThreadPoolExecutor(2), ThreadPoolExecutor(1))
-        grants = Grants(self.secrets, self.store)
-        uses = Uses(
-            standing=standing,
-            admission=Admission(standing, grants, self.store, self.secrets),
-            opened=opened,
-            counters=ExpectedCounters(self.store, self.secrets),
-            reservations=reservations,
-            denials=denials,
-            committer=committer,
-            clock=self.clock,
-            random=self.random,
-            executors=executors,
-            loop=loop,
-        )
-        administration = Administration(
-            standing=standing,
-            guard=OperatorGuard(),
-            secrets=self.secrets,
-            registry=self.store,
-            committer=committer,
-            reservations=reservations,
-            maker=KeyMaker(self.custody, self.store, self.clock, self.random),
-            clock=self.clock,
-            random=self.random,
-            loop=loop,
-            next_request_id=uses.next_request_id,
-        )
-        tending = Tending(
-            standing=standing,
-            secrets=self.secrets,
-            registry=self.store,
-            committer=committer,
-            reservations=reservations,
-            denials=denials,
-            opened=opened,
-            clock=self.clock,
-            random=self.random,
-            protections={"seal": "none"},
-        )
-        return Built(
-            standing=standing,
-            committer=committer,
-            reservations=reservations,
-            denials=denials,
-            opened=opened,
-            grants=grants,
-            uses=uses,
-            administration=administration,
-            tending=tending,
-            service=Service(standing, uses, administration, tending),
-            executors=executors,
+        return wire(
+            Base(
+                registry=self.store,
+                journal=self.store,
+                custody=self.custody,
+                secrets=self.secrets,
+                clock=self.clock,
+                random=self.random,
+                snapshot=snapshot,
+                deployment=DEPLOYMENT,
+                node=NODE,
+                protections={"seal": "none"},
+            )
         )
 
     # --- asking ------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ async def _measure(folder: Path, seconds: float) -> dict[str, float]:
         if driver.refused is not None:
             raise error_for_code(driver.refused.code, driver.refused.message)
     finally:
-        vault.close()
+        await vault.close()
         stores.close()
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"done": done, "seconds": took, "cpu_s": cpu / (1 + _WARM_UP_SHARE)}

@@ -82,7 +82,7 @@ async def _commit(stores: Stores, made: list[Made]) -> None:
         vault.committer.change(Change(apply, done.set_result))
         outcome = await done
     finally:
-        vault.close()
+        await vault.close()
     if isinstance(outcome, KeysteadError):
         raise outcome
 

@@ -6,7 +6,6 @@ Put together out of the vault's parts as the composition root does, which no com
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,27 +14,16 @@ import msgspec
 from keystead.custody.root import RootKey
 from keystead.custody.seal_file import FileSeal
 from keystead.custody.software import SoftwareCustody
-from keystead.errors import KeysteadError, StartupError, error_for_code
+from keystead.errors import StartupError, error_for_code
 from keystead.frames.messages import Admin, Answer, Done
 from keystead.keys.commands import CreateKey, IssuedHandle, IssueHandle, KeyInfo
 from keystead.net.system import SystemClock, SystemRandom
 from keystead.store.sqlite_journal import SqliteJournal
 from keystead.store.sqlite_registry import SqliteRegistry
-from keystead.vault.admin import Administration
-from keystead.vault.admission import Admission
 from keystead.vault.authority import Snapshot
-from keystead.vault.committer import Committer
-from keystead.vault.counters import ExpectedCounters
-from keystead.vault.denials import DenialLimiter
-from keystead.vault.grants import Grants
-from keystead.vault.guard import OperatorGuard
 from keystead.vault.macs import VaultSecrets
-from keystead.vault.making import KeyMaker
-from keystead.vault.opened import OpenedKeys
-from keystead.vault.reservations import Reservations
-from keystead.vault.standing import Standing
 from keystead.vault.start import DEPLOYMENT, SEALED_ROOT, found, initialise
-from keystead.vault.uses import Uses
+from keystead.vault.wiring import Base, wire
 
 __all__ = ["NODE", "REGISTRY", "SEAL", "Stores", "Vault", "open_stores"]
 
@@ -108,63 +96,24 @@ class Vault:
     """Uses and administration on a running loop, over :class:`Stores`."""
 
     def __init__(self, stores: Stores) -> None:
-        loop = asyncio.get_running_loop()
-        clock, random, secrets, registry = (
-            stores.clock,
-            stores.random,
-            stores.secrets,
-            stores.registry,
-        )
-        snapshot = stores.snapshot()
         self._stores = stores
-        self._standing = Standing(snapshot, deployment=stores.deployment, node=NODE)
-        self._opened = OpenedKeys(stores.custody, registry)
-        self._executors = (ThreadPoolExecutor(1), ThreadPoolExecutor(1))
-        self.committer = Committer(
-            journal=stores.journal,
-            secrets=secrets,
-            snapshot=snapshot,
-            clock=clock,
-            random=random,
-            loop=loop,
-            on_snapshot=self._follow,
-            on_trouble=self._heed,
+        self._services = wire(
+            Base(
+                registry=stores.registry,
+                journal=stores.journal,
+                custody=stores.custody,
+                secrets=stores.secrets,
+                clock=stores.clock,
+                random=stores.random,
+                snapshot=stores.snapshot(),
+                deployment=stores.deployment,
+                node=NODE,
+                protections={},
+            )
         )
-        reservations = Reservations(self._standing, self.committer, clock, random)
-        self.uses = Uses(
-            standing=self._standing,
-            admission=Admission(self._standing, Grants(secrets, registry), registry, secrets),
-            opened=self._opened,
-            counters=ExpectedCounters(registry, secrets),
-            reservations=reservations,
-            denials=DenialLimiter(),
-            committer=self.committer,
-            clock=clock,
-            random=random,
-            executors=self._executors,
-            loop=loop,
-        )
-        self._administration = Administration(
-            standing=self._standing,
-            guard=OperatorGuard(),
-            secrets=secrets,
-            registry=registry,
-            committer=self.committer,
-            reservations=reservations,
-            maker=KeyMaker(stores.custody, registry, clock, random),
-            clock=clock,
-            random=random,
-            loop=loop,
-            next_request_id=self.uses.next_request_id,
-        )
+        self.committer = self._services.committer
+        self.uses = self._services.uses
         self.committer.start()
-
-    def _follow(self, snapshot: Snapshot) -> None:
-        self._standing.snapshot = snapshot
-        self._opened.follow(snapshot)
-
-    def _heed(self, error: KeysteadError | None) -> None:
-        self._standing.trouble = error
 
     async def administer(self, command: CreateKey | IssueHandle, kind: type[T]) -> T:
         """One command of the operator, and its answer.
@@ -174,7 +123,7 @@ class Vault:
         """
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         request = Admin(0, self._stores.token, msgspec.msgpack.encode(command))
-        self._administration.begin(request, answered.set_result)
+        self._services.administration.begin(request, answered.set_result)
         answer = await answered
         if not isinstance(answer, Done):
             raise error_for_code(answer.code, answer.message, hint=answer.hint)
@@ -188,9 +137,6 @@ class Vault:
         command = IssueHandle(key=name, principal="bench")
         return (await self.administer(command, IssuedHandle)).token
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the committer, and close what was opened."""
-        for executor in self._executors:
-            executor.shutdown(wait=True)
-        self.committer.stop()
-        self._opened.close()
+        await self._services.close(orderly=False)
