@@ -27,7 +27,9 @@
     │   └── StateRolledBack       state_rolled_back    503
     ├── InvariantViolation        Keystead is wrong: report it      internal  500
     ├── SignatureInvalid          what was verified does not verify
-    │   └── SignedByCompromised   it verifies, and the key that made it is known to be lost
+    │   ├── SignedByCompromised   it verifies, and the key that made it is known to be lost
+    │   ├── ProofInvalid          the log does not hold it, or is not what it was
+    │   └── QuorumMissing         the log signed it, and too few of its witnesses have
     └── StartupError              the operator's machine or data folder: mend it and start again
 
 A message says what was expected, what was met, and (``hint``) what to do next. It never holds a
@@ -57,7 +59,9 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "PermissionDenied",
+    "ProofInvalid",
     "PurposeMismatch",
+    "QuorumMissing",
     "ReplayConflict",
     "ReservationEnded",
     "ServiceError",
@@ -246,6 +250,14 @@ class SignatureInvalid(KeysteadError):
 
 class SignedByCompromised(SignatureInvalid):
     """The signature is arithmetically right, but the version that made it is compromised (I3)."""
+
+
+class ProofInvalid(SignatureInvalid):
+    """A Merkle proof does not hold: the entry is not in that tree, or the trees do not agree."""
+
+
+class QuorumMissing(SignatureInvalid):
+    """The log's signature holds, but too few of the policy's witnesses have cosigned it (yet)."""
 
 
 class StartupError(KeysteadError):

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 __all__ = [
     "ADMIN_BODY_BYTES_MAX",
+    "ARTEFACTS_MAX",
+    "ARTEFACT_BYTES_MAX",
+    "ARTEFACT_FETCH_S",
+    "ARTEFACT_FILES_MAX",
+    "ARTEFACT_FOLDERS_DEEP_MAX",
+    "ARTEFACT_REDIRECTS_MAX",
+    "ARTEFACT_SOURCE_BYTES_MAX",
     "BATCH_ITEMS_MAX",
     "BEST_EFFORT_FLUSH_S",
     "BODY_BYTES_MAX",
     "CERT_BACKDATE_S",
     "CERT_SANS_MAX",
+    "CHECKPOINT_EXTENSIONS_MAX",
     "COMMIT_GROUP_MAX",
     "CONTEXT_BYTES_MAX",
     "CONTEXT_SEGMENTS_MAX",
@@ -28,6 +36,14 @@ __all__ = [
     "FRAME_REQUESTS_MAX",
     "FRONT_IN_FLIGHT_MAX",
     "FRONT_IN_FLIGHT_MIN",
+    "FSCK_ALONE_MAX",
+    "FSCK_CHUNK",
+    "FSCK_FINDINGS_MAX",
+    "FSCK_GAP_MAX",
+    "FSCK_ODD_FILES_MAX",
+    "FSCK_PROCESSES_MAX",
+    "FSCK_STATE_BYTES_MAX",
+    "FSCK_STATE_EVERY",
     "HANDLE_BYTES_MAX",
     "HANDLE_CACHE_MAX",
     "HANDLE_CAVEATS_MAX",
@@ -42,8 +58,27 @@ __all__ = [
     "LABEL_BYTES_MAX",
     "LEDGER_ENTRY_BYTES_MAX",
     "LIST_ITEMS_MAX",
+    "LOG_BODY_BYTES_MAX",
+    "LOG_DETAIL_BYTES_MAX",
+    "LOG_ENTRY_BYTES_MAX",
+    "LOG_FORGET_AGE_MS",
+    "LOG_FORGET_ROWS",
+    "LOG_PAGE_BYTES_MAX",
+    "LOG_RECONCILE_BODY_BYTES_MAX",
+    "LOG_RECONCILE_HASHED_BYTES_MAX",
+    "LOG_RECONCILE_ITEMS_MAX",
+    "LOG_RECONCILE_PAGES_MAX",
+    "LOG_SCAN_ROWS_MAX",
+    "LOG_SEARCHES_MAX",
+    "LOG_SEARCH_THREADS",
+    "LOG_SIZE_MAX",
+    "MERKLE_PROOF_HASHES_MAX",
     "NAME_BYTES_MAX",
+    "NOTE_BYTES_MAX",
+    "NOTE_KEY_NAME_BYTES_MAX",
+    "NOTE_SIGNATURES_MAX",
     "OPENED_KEYS_MAX",
+    "PROOF_BYTES_MAX",
     "PROOF_SKEW_MS",
     "QUEUE_DELAY_TARGET_S",
     "RATE_BUCKETS_MAX",
@@ -64,9 +99,19 @@ __all__ = [
     "SSH_RSA_BITS_MIN",
     "SSH_SOURCE_ADDRESSES_MAX",
     "TENANT_USES_PER_S",
+    "TILE_CACHE_MAX",
     "TLS_TRANSCRIPT_BYTES",
+    "TRUST_POLICY_BYTES_MAX",
+    "TRUST_POLICY_ITEMS_MAX",
     "VAULT_QUEUE_MAX",
     "VERSION_USES_MAX",
+    "WITNESS_ANSWER_BYTES_MAX",
+    "WITNESS_ANSWER_S",
+    "WITNESS_BODY_BYTES_MAX",
+    "WITNESS_CONNECTIONS_MAX",
+    "WITNESS_IN_FLIGHT_MAX",
+    "WITNESS_LOGS_MAX",
+    "WITNESS_REQUEST_S",
 ]
 
 # --- what a stranger sends -----------------------------------------------------------------------
@@ -167,6 +212,141 @@ RESERVATION_LIFE_MS = 2_000
 """How long a reservation may be spent, by CLOCK_BOOTTIME from before it was asked for."""
 BEST_EFFORT_FLUSH_S = 0.05
 """Within this the record of a best-effort use follows its answer (I2)."""
+
+# --- the Merkle log ------------------------------------------------------------------------------
+
+LOG_SIZE_MAX = 2**63 - 1
+"""Leaves of a tree: the database's integer, and the greatest whose audit path has 63 hashes."""
+LOG_ENTRY_BYTES_MAX = 2**16 - 1
+"""One entry of a bundle: what tlog-tiles' uint16 length can say. Keystead's own have 32."""
+LOG_BODY_BYTES_MAX = 64 * 1024
+"""A record's body inside a proof file: a full record takes 2 KiB, a list of ranges some more."""
+MERKLE_PROOF_HASHES_MAX = 63
+"""Hashes of one proof: tlog-witness has no more, and no tree of `LOG_SIZE_MAX` needs more."""
+TILE_CACHE_MAX = 64
+"""Tiles a reader keeps, 8 KiB each: eight levels of both ends of a consistency proof, and more."""
+NOTE_BYTES_MAX = 256 * 1024
+"""A signed note: 64 post-quantum signatures of 3.3 KB in base64, and the text."""
+NOTE_SIGNATURES_MAX = 64
+"""Signature lines of a note: signed-note wants 16 at least; tlog-policy's 32 witnesses twice."""
+NOTE_KEY_NAME_BYTES_MAX = 255
+"""A note key's name, and a log's origin: tlog-cosignature's ML-DSA message has one length byte."""
+CHECKPOINT_EXTENSIONS_MAX = 16
+"""Extension lines of a checkpoint: tlog-checkpoint recommends none."""
+PROOF_BYTES_MAX = 512 * 1024
+"""A proof file: a full note, a full body in base64, and the hashes."""
+TRUST_POLICY_BYTES_MAX = 512 * 1024
+"""A tlog-policy file: 128 ML-DSA keys of 1.8 KB in base64, their addresses, and comments."""
+TRUST_POLICY_ITEMS_MAX = 64
+"""Logs, witnesses and groups of a policy, each: tlog-policy wants 32 at least."""
+
+# --- witnesses -----------------------------------------------------------------------------------
+
+WITNESS_BODY_BYTES_MAX = NOTE_BYTES_MAX + 4 * 1024
+"""A submission to a witness: a full note, behind 64 lines of at most 45 bytes."""
+WITNESS_LOGS_MAX = 64
+"""Log keys of one witness: they are named one by one when it starts."""
+WITNESS_IN_FLIGHT_MAX = 64
+"""Submissions a witness works on: one for each log; a commit each, they take a second or two."""
+WITNESS_CONNECTIONS_MAX = 256
+"""Connections a witness takes: few logs keep one each, the rest are monitors."""
+WITNESS_REQUEST_S = 10.0
+"""From a submission's head to its answer: its body is small, and its log asks again anyway."""
+WITNESS_ANSWER_BYTES_MAX = 64 * 1024
+"""What a log reads of a witness's answer: one or two post-quantum signature lines take 10 KiB."""
+WITNESS_ANSWER_S = 5.0
+"""How long a log waits for one witness, from before it connects; it is one of several."""
+
+LOG_LEAVES_HELD_MAX = 100_000
+"""Leaves a vault holds between two checkpoints, 12 MB; while nobody asks for one, the rest is read
+from the database when somebody does."""
+LOG_ROWS_AT_ONCE = 1_000
+"""Rows of the log that are read, hashed or written in one go: some milliseconds of the loop."""
+TILE_FILE_BYTES_MAX = 64 * 1024
+"""A tile takes 8 KiB, a bundle of entries of 32 bytes some more, a checkpoint less."""
+TREE_ROWS_AT_ONCE = 8 * 256
+"""Records that the steward reads and makes tiles of in one go: 8 full tiles, 2 MB."""
+PROOF_WAIT_S = 5.0
+"""How long a use with ``?wait=proof`` waits for the checkpoint that covers it: several rounds."""
+PROOF_WAITS_MAX = 1_024
+"""Requests of a front that wait for their proofs at a time."""
+CHECKPOINT_EVERY_S = 0.4
+"""From one checkpoint to the next while the log grows; a use is covered within a second."""
+COSIGN_WAIT_S = 1.0
+"""For so long a new checkpoint waits for its witnesses before it is published without."""
+COSIGN_RETRY_MAX_S = 30.0
+"""The longest pause before a witness that does not answer is asked again."""
+CHECKPOINTS_KEPT_MS = 24 * 3600 * 1000
+"""For so long every checkpoint is kept, of older ones the last of each hour."""
+CHECKPOINTS_PRUNED_AT_ONCE = 200
+"""Checkpoints that one commit drops: more than are signed between two such commits."""
+
+LOG_SCAN_ROWS_MAX = 50_000
+"""Records that one search looks at, found or not: a twentieth of a second of one core here. One
+that has no index for its question says where to go on."""
+LOG_PAGE_BYTES_MAX = 4 * 1024 * 1024
+"""Record bodies in one page of a search: 1,000 common ones, and a quarter of a frame."""
+LOG_SEARCH_THREADS = 2
+"""Searches that run at a time: as many cores as the smallest node has, beside the vault's loop,
+which they hold up for the time of their answer's decoding only."""
+LOG_SEARCHES_MAX = 8
+"""Searches that run or wait; past it the vault answers `overloaded`."""
+LOG_FORGET_ROWS = 100
+"""Records that one commit forgets, some tens of milliseconds for which uses wait: each is taken out
+of three indexes, and what it said is overwritten."""
+LOG_FORGET_AGE_MS = IDEMPOTENCY_TTL_MS
+"""What is younger is not forgotten (24 h): until then the answer kept under an idempotency key
+names handle and request too, and the steward and the caller may still check the record."""
+LOG_DETAIL_BYTES_MAX = 1024
+"""Sequence ranges in one `log.forget` entry; more ranges make more entries."""
+
+# --- reconciling ---------------------------------------------------------------------------------
+
+ARTEFACTS_MAX = 100_000
+"""Artefacts of one run of `log reconcile`: a day's tokens of a service, held in memory."""
+ARTEFACT_BYTES_MAX = 64 * 1024
+"""One artefact: a token of full claims and an ML-DSA signature takes 27 KiB, a certificate less."""
+ARTEFACT_SOURCE_BYTES_MAX = 64 * 1024 * 1024
+"""One file or download of artefacts: as many as `ARTEFACTS_MAX` at 650 bytes."""
+ARTEFACT_FILES_MAX = 10_000
+"""Files under one folder: above it, somebody named the wrong one."""
+ARTEFACT_FOLDERS_DEEP_MAX = 16
+"""Folders in folders: far above use, and the end of one that contains itself."""
+ARTEFACT_FETCH_S = 30.0
+"""A whole download of artefacts, and each wait within it."""
+ARTEFACT_REDIRECTS_MAX = 3
+"""Redirects within the host that was named."""
+LOG_RECONCILE_BODY_BYTES_MAX = 256 * 1024
+"""Body of one look: some 450 common tokens, and the longest CRL that a key signs."""
+LOG_RECONCILE_ITEMS_MAX = 512
+"""Messages in one look: more of the common size do not fit its body."""
+LOG_RECONCILE_PAGES_MAX = 10
+"""Pages of 1,000 records that one look reads: a quarter of a second of one core."""
+LOG_RECONCILE_HASHED_BYTES_MAX = 96 * 1024 * 1024
+"""Hashed in one look, each try counted as 1 KiB more than its message: 70,000 tries of a common
+token, some 0.2 s of one core."""
+
+# --- verifying the log from storage --------------------------------------------------------------
+
+FSCK_CHUNK = 16 * 1024
+"""Records that are looked at in one read transaction, some 0.1 s: a longer one would keep the
+node's write-ahead log from being reused. A multiple of the 1,024 records of a search block."""
+FSCK_PROCESSES_MAX = 8
+"""Processes that look at stretches of the log: beyond, the disk or the database is what they wait
+for."""
+FSCK_ALONE_MAX = 100_000
+"""Records up to which starting more processes takes longer than they save."""
+FSCK_STATE_EVERY = 8 * FSCK_CHUNK
+"""Records after which a run keeps where it is: it repeats a second's work at most."""
+FSCK_STATE_BYTES_MAX = 16 * 1024 * 1024
+"""What is kept of a run: a million stretches of forgotten records; past it the run goes on without
+keeping any more."""
+FSCK_FINDINGS_MAX = 100
+"""Findings that are shown; all are counted. One altered byte makes one to four."""
+FSCK_ODD_FILES_MAX = 10_000
+"""Partial and foreign files that are looked at: a log has some hundreds."""
+FSCK_GAP_MAX = 1_000_000
+"""Missing records that are looked for one by one; a record behind a greater gap is only named."""
 
 # --- purposes ------------------------------------------------------------------------------------
 

@@ -12,7 +12,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from keystead.encoding import b64u_encode, length_prefixed
 from keystead.errors import MalformedRequest
 
-__all__ = ["certificate_key", "ed25519_spki", "jwk", "key_id", "pem", "spki_from_pem"]
+__all__ = [
+    "certificate_key",
+    "ed25519_spki",
+    "jwk",
+    "key_id",
+    "mldsa44_spki",
+    "pem",
+    "raw_public",
+    "spki_from_pem",
+]
 
 _KEY_ID_CHARS = 22
 _CURVE_COMPONENTS = {"secp256r1": "ecdsa-p256-sha256", "secp384r1": "ecdsa-p384-sha384"}
@@ -55,6 +64,33 @@ def ed25519_spki(raw: bytes) -> bytes:
         return ed25519.Ed25519PublicKey.from_public_bytes(raw).public_bytes(*_SPKI)
     except ValueError as exc:
         raise MalformedRequest("expected 32 bytes of an Ed25519 public key") from exc
+
+
+def mldsa44_spki(raw: bytes) -> bytes:
+    """The DER SubjectPublicKeyInfo of a raw ML-DSA-44 public key, 1,312 bytes (RFC 9881).
+
+    Raises:
+        MalformedRequest: another length.
+    """
+    try:
+        return mldsa.MLDSA44PublicKey.from_public_bytes(raw).public_bytes(*_SPKI)
+    except ValueError as exc:
+        raise MalformedRequest("expected 1312 bytes of an ML-DSA-44 public key") from exc
+
+
+def raw_public(spki: bytes) -> bytes:
+    """The raw public key in a DER SubjectPublicKeyInfo of Ed25519 or ML-DSA-44.
+
+    Raises:
+        MalformedRequest: it does not parse, or is of another kind.
+    """
+    try:
+        key = serialization.load_der_public_key(spki)
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise MalformedRequest("expected a DER SubjectPublicKeyInfo (RFC 5280)") from exc
+    if not isinstance(key, ed25519.Ed25519PublicKey | mldsa.MLDSA44PublicKey):
+        raise MalformedRequest("expected an Ed25519 or ML-DSA-44 public key")
+    return key.public_bytes(*_RAW)
 
 
 def certificate_key(der: bytes) -> tuple[str, bytes]:

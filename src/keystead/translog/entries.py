@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 
 import msgspec
 
@@ -20,6 +21,7 @@ __all__ = [
     "Body",
     "Draft",
     "commitment",
+    "commitments",
     "decode_body",
     "encode_draft",
     "entry_of",
@@ -110,3 +112,15 @@ def leaf_hash(entry: bytes) -> bytes:
 def commitment(salt: bytes, message: bytes) -> str:
     """HMAC-SHA-256 of what was signed under the record's salt, in hex: opens with the record."""
     return hmac.digest(salt, message, hashlib.sha256).hex()
+
+
+def commitments(salt: bytes) -> Callable[[bytes], str]:
+    """As :func:`commitment`, for many messages under one salt: half the time of each."""
+    keyed = hmac.new(salt, digestmod=hashlib.sha256)
+
+    def commit(message: bytes) -> str:
+        one = keyed.copy()
+        one.update(message)
+        return one.hexdigest()
+
+    return commit

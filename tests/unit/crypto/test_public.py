@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from collections.abc import Callable
 
 import jwt as pyjwt
 import pytest
@@ -15,7 +16,9 @@ from keystead.crypto.public import (
     ed25519_spki,
     jwk,
     key_id,
+    mldsa44_spki,
     pem,
+    raw_public,
     spki_from_pem,
 )
 from keystead.encoding import b64u_decode
@@ -31,6 +34,25 @@ def certificate_of(key: CertificateIssuerPrivateKeyTypes) -> bytes:
     own_hash = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + DAY)
     return builder.sign(key, own_hash).public_bytes(serialization.Encoding.DER)
+
+
+@pytest.mark.parametrize(
+    ("component", "length", "read"),
+    [("ed25519", 32, ed25519_spki), ("ml-dsa-44", 1312, mldsa44_spki)],
+)
+def test_raw_keys_and_back(component: str, length: int, read: Callable[[bytes], bytes]) -> None:
+    der = spki(PRIVATE[component])
+    raw = raw_public(der)
+    assert len(raw) == length
+    assert read(raw) == der
+    with pytest.raises(MalformedRequest, match=f"expected {length} bytes"):
+        read(raw[:-1])
+
+
+@pytest.mark.parametrize("der", [b"", b"no DER", spki(P521), spki(PRIVATE["ml-dsa-65"])])
+def test_other_keys_have_no_raw_form(der: bytes) -> None:
+    with pytest.raises(MalformedRequest):
+        raw_public(der)
 
 
 @pytest.mark.parametrize("component", PRIVATE)

@@ -5,6 +5,8 @@ import hmac
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keystead.errors import MalformedRequest
 from keystead.translog.entries import (
@@ -13,6 +15,7 @@ from keystead.translog.entries import (
     Body,
     Draft,
     commitment,
+    commitments,
     decode_body,
     encode_draft,
     entry_of,
@@ -108,3 +111,11 @@ def test_what_was_signed_is_committed_to_under_the_salt() -> None:
     assert commitment(SALT, b"message") == hmac.new(SALT, b"message", hashlib.sha256).hexdigest()
     assert commitment(SALT, b"message") != commitment(SALT[::-1], b"message")
     assert hashlib.sha256(b"message").hexdigest() not in commitment(SALT, b"message")
+
+
+@given(messages=st.lists(st.binary(max_size=200), max_size=4))
+def test_many_commitments_are_those_of_one_at_a_time(messages: list[bytes]) -> None:
+    commit = commitments(SALT)
+    assert [commit(message) for message in messages] == [
+        commitment(SALT, message) for message in messages
+    ]
