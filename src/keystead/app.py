@@ -28,14 +28,27 @@ from keystead.net.logs import configure_logs
 from keystead.net.processes import die_with_parent, report_error, report_ready
 from keystead.net.system import SystemClock, SystemRandom
 from keystead.ports import Custody
+from keystead.steward.config import StewardConfig
+from keystead.store.anchor_file import AnchorFile
 from keystead.store.sqlite_journal import SqliteJournal
 from keystead.store.sqlite_registry import SqliteRegistry
+from keystead.store.sqlite_search import SqliteLogReader
 from keystead.supervisor import NodeOptions, run_node
+from keystead.translog.notes import parse_vkey
+from keystead.vault.anchors import AnchorConfig
 from keystead.vault.authority import Snapshot
 from keystead.vault.hygiene import harden
+from keystead.vault.logbook import forget_again
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.server import listen
-from keystead.vault.start import DEPLOYMENT, SEALED_ROOT, found, initialise, record_gaps
+from keystead.vault.start import (
+    DEPLOYMENT,
+    SEALED_ROOT,
+    found,
+    initialise,
+    record_gaps,
+    record_start,
+)
 from keystead.vault.wiring import Base, wire
 
 __all__ = ["VaultConfig", "main"]
@@ -47,7 +60,9 @@ _DEPLOYMENT_BYTES = 8
 class VaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a vault's registry, seal and socket are; paths are relative to the data folder.
 
-    ``token_file``: where a first start leaves the operator's token for the supervisor.
+    ``token_file``: where a first start leaves the operator's token for the supervisor. ``anchor``:
+    the file on another disk that remembers the log. ``witnesses``: verifier keys of those who
+    cosign it, of whom ``quorum`` must be heard at a start.
     """
 
     registry: str
@@ -55,18 +70,14 @@ class VaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     socket: str
     node: str
     token_file: str
+    anchor: str | None = None
+    witnesses: tuple[str, ...] = ()
+    quorum: int = 0
 
 
 class MigrateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which registry to migrate."""
 
-    registry: str
-
-
-class StewardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a steward finds its vault and registry."""
-
-    vault_socket: str
     registry: str
 
 
@@ -78,17 +89,21 @@ class _Opened(msgspec.Struct, frozen=True):
 
     registry: SqliteRegistry
     journal: SqliteJournal
+    log_reader: SqliteLogReader
     root: RootKey
     secrets: VaultSecrets
     deployment: str
     snapshot: Snapshot
     gap: int
+    forgotten: int
+    began: int
 
 
 def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRandom) -> _Opened:
     """Unseal and check what is there; at the very first start, make it."""
     path = Path(config.registry)
     registry, journal = SqliteRegistry(path), SqliteJournal(path)
+    log_reader = SqliteLogReader(path)
     seal = FileSeal(Path(config.seal_file))
     stored, sealed = registry.meta(DEPLOYMENT), registry.meta(SEALED_ROOT)
     if stored is None or sealed is None:
@@ -117,7 +132,15 @@ def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRand
     gap = record_gaps(
         registry, journal, epoch=snapshot.epoch, node=config.node, clock=clock, random=random
     )
-    return _Opened(registry, journal, root, secrets, deployment, snapshot, gap)
+    forgotten = forget_again(log_reader, journal)
+    began = -1
+    if config.witnesses:
+        began = record_start(
+            journal, epoch=snapshot.epoch, node=config.node, clock=clock, random=random
+        )
+    return _Opened(
+        registry, journal, log_reader, root, secrets, deployment, snapshot, gap, forgotten, began
+    )
 
 
 def _secrets(root: RootKey) -> VaultSecrets:
@@ -135,6 +158,7 @@ def _base(
     return Base(
         registry=opened.registry,
         journal=opened.journal,
+        log_reader=opened.log_reader,
         custody=custody,
         secrets=opened.secrets,
         clock=SystemClock(),
@@ -143,6 +167,12 @@ def _base(
         deployment=opened.deployment,
         node=config.node,
         protections=protections,
+        anchors=AnchorConfig(
+            file=AnchorFile(Path(config.anchor)) if config.anchor else None,
+            witnesses=tuple(map(parse_vkey, config.witnesses)),
+            quorum=config.quorum,
+        ),
+        began=opened.began,
     )
 
 
@@ -159,11 +189,14 @@ async def _serve_vault(config: VaultConfig, opened: _Opened, protections: dict[s
         deployment=opened.deployment,
         keys=len(opened.snapshot.keys),
         gap_uses=opened.gap,
+        waiting=[str(error) for error in vault.standing.reasons()],
+        forgotten_again=opened.forgotten,
     )
     await stop.wait()
     server.close()
     await vault.close()
     custody.close()
+    opened.log_reader.close()
     opened.registry.close()
     opened.journal.close()  # last: a read-only connection could not checkpoint the write-ahead log
 
@@ -175,7 +208,6 @@ def _run_vault(config: VaultConfig) -> None:
     opened = _open_deployment(config, SystemClock(), SystemRandom())
     protections |= {
         "seal": "file: for development; who copies seal and registry has the keys",
-        "anchor": "off: a restored older copy of the whole data folder is not detected",
     }
     Path(config.socket).unlink(missing_ok=True)  # of a node that was killed; the lock is ours
     uvloop.run(_serve_vault(config, opened, protections))
@@ -198,24 +230,9 @@ def _run_front(config: FrontConfig) -> None:
 
 
 def _run_steward(config: StewardConfig) -> None:
-    from keystead.net.link import VaultLink  # noqa: PLC0415  only this role
-    from keystead.steward.rounds import make_rounds  # noqa: PLC0415  only this role
+    from keystead.steward.serve import run  # noqa: PLC0415  only this role loads the HTTP client
 
-    configure_logs(None)
-
-    async def serve() -> None:
-        link = VaultLink(config.vault_socket)
-        registry = SqliteRegistry(Path(config.registry))
-        stop = _stop_event()
-        await link.start()
-        report_ready()
-        try:
-            await make_rounds(link, registry, stop)
-        finally:
-            await link.close()
-            registry.close()
-
-    uvloop.run(serve())
+    run(config)
 
 
 def _stop_event() -> asyncio.Event:

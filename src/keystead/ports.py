@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
+from keystead.keys.commands import CountBy
 from keystead.keys.framing.data import (
     Derive,
     DeriveResult,
@@ -23,18 +24,26 @@ from keystead.keys.framing.data import (
 from keystead.keys.model import Key, Principal, Version
 
 __all__ = [
+    "Anchor",
+    "CheckpointRow",
     "Clock",
     "Custody",
+    "EntryRow",
     "EpochRow",
     "Guard",
     "HandleRow",
     "IdempotencyRow",
     "Journal",
+    "LogReader",
     "Material",
     "ObjectRow",
     "OpenKey",
     "Random",
+    "Reach",
     "RecordRow",
+    "RecordsChoice",
+    "RecordsCount",
+    "RecordsPage",
     "RecordsQuery",
     "Registry",
     "ReservationRow",
@@ -177,7 +186,10 @@ class HandleRow(msgspec.Struct, frozen=True):
 
 
 class RecordRow(msgspec.Struct, frozen=True):
-    """One record: the exact body, its salt, entry and leaf hash, and what it is searched by."""
+    """One record: the exact body, its salt, entry and leaf hash, and what it is searched by.
+
+    Forgotten: ``body`` and ``salt`` are None; handle, principal and request id are empty.
+    """
 
     seq: int
     time_ms: int
@@ -189,10 +201,37 @@ class RecordRow(msgspec.Struct, frozen=True):
     handle_id: str
     principal: str
     request_id: str
-    body: bytes
-    salt: bytes
+    body: bytes | None
+    salt: bytes | None
     entry: bytes
     leaf: bytes
+    purpose: str = ""
+
+
+class EntryRow(NamedTuple):
+    """One record as the tree has it; salt and body are ``None`` where they were forgotten."""
+
+    seq: int
+    epoch: int
+    salt: bytes | None
+    body: bytes | None
+    entry: bytes
+    leaf: bytes
+
+
+class CheckpointRow(msgspec.Struct, frozen=True):
+    """A tree head that the vault signed, under its MAC.
+
+    ``frontier``: the hashes that appending to that tree needs, one after the other, 32 bytes each.
+    ``note``: the signed note, without cosignatures.
+    """
+
+    size: int
+    root: bytes
+    frontier: bytes
+    note: bytes
+    time_ms: int
+    mac: bytes
 
 
 class IdempotencyRow(msgspec.Struct, frozen=True):
@@ -221,15 +260,63 @@ class ReservationRow(msgspec.Struct, frozen=True):
 
 
 class RecordsQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which records, newest first; what is None does not matter."""
+    """Which records; what is None does not matter.
+
+    ``outcome``: a code, or ``denied`` for all but ``ok``. ``ops``: any of these. ``kept``: not
+    forgotten. Times from ``since_ms`` to before ``until_ms``; sequences between ``after`` and
+    ``before``, neither included.
+    """
 
     key_id: str | None = None
+    version: int | None = None
+    purpose: str | None = None
     handle_id: str | None = None
-    outcome: str | None = None
+    principal: str | None = None
     op: str | None = None
+    ops: tuple[str, ...] | None = None
+    outcome: str | None = None
     request_id: str | None = None
+    kept: bool | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    after: int | None = None
     before: int | None = None
+    oldest_first: bool = False
     limit: int = 50
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a search came. ``next``: what ``before`` (oldest first: ``after``) is to go on.
+
+    ``end``: nothing more lies that way as of now. ``top``: the last sequence as the search saw it.
+    """
+
+    next: int
+    end: bool
+    top: int
+
+
+class RecordsPage(msgspec.Struct, frozen=True):
+    """Records in the order asked for; an empty page may still have a next one."""
+
+    rows: list[RecordRow]
+    reach: Reach
+
+
+class RecordsCount(msgspec.Struct, frozen=True):
+    """How many records have each value of a column, as far as the search came."""
+
+    counts: dict[str, int]
+    reach: Reach
+
+
+class RecordsChoice(msgspec.Struct, frozen=True):
+    """Which records match: sequences in the order asked for; earliest and latest time, else 0."""
+
+    seqs: list[int]
+    first_ms: int
+    last_ms: int
+    reach: Reach
 
 
 class Registry(Protocol):
@@ -274,12 +361,20 @@ class Registry(Protocol):
         """Uses spent under a link of a handle's chain."""
         ...
 
-    def records(self, query: RecordsQuery) -> list[RecordRow]:
-        """Records that match."""
-        ...
-
     def records_from(self, seq: int, limit: int) -> list[RecordRow]:
         """Records in order, from a sequence on."""
+        ...
+
+    def entries_from(self, seq: int, limit: int) -> list[EntryRow]:
+        """What the tree is made of, in order, from a sequence on."""
+        ...
+
+    def checkpoint(self, size: int | None = None) -> CheckpointRow | None:
+        """The checkpoint of a size, or the last one that was signed."""
+        ...
+
+    def checkpoints_from(self, size: int, limit: int) -> list[CheckpointRow]:
+        """Checkpoints that are kept, in order, from a size on."""
         ...
 
     def reservations_open(self, node: str) -> list[ReservationRow]:
@@ -288,6 +383,42 @@ class Registry(Protocol):
 
     def last_sequence(self) -> int:
         """The greatest sequence in the log, -1 if it is empty."""
+        ...
+
+
+class LogReader(Protocol):
+    """Searches of the log, from any number of threads; never in the way of a commit.
+
+    Each call looks at no more than ``limits.LOG_SCAN_ROWS_MAX`` records and says where to go on. It
+    sees committed records only. All raise LogUnavailable if the store fails.
+    """
+
+    def search(self, query: RecordsQuery) -> RecordsPage:
+        """A page of records that match."""
+        ...
+
+    def count(self, query: RecordsQuery, by: CountBy) -> RecordsCount:
+        """Counts of what matches, whatever its ``limit``; of at most ``LIST_ITEMS_MAX`` values."""
+        ...
+
+    def choose(self, query: RecordsQuery) -> RecordsChoice:
+        """Which records match, without them; ``limit`` may be ``LOG_SCAN_ROWS_MAX``."""
+        ...
+
+    def record(self, seq: int) -> RecordRow | None:
+        """One record."""
+        ...
+
+    def forgotten_in(self, ranges: Sequence[tuple[int, int]]) -> int:
+        """How many records of the ranges, both ends included, are forgotten."""
+        ...
+
+    def scrub(self) -> bool:
+        """Leave nothing beside the database of what was erased in it; False: busy, or failed."""
+        ...
+
+    def close(self) -> None:
+        """End; nothing is read any more."""
         ...
 
 
@@ -338,6 +469,13 @@ class Transaction(Protocol):
         """Add records; their sequences follow the last one's without a gap."""
         ...
 
+    def forget(self, ranges: Sequence[tuple[int, int]], ops: Sequence[str]) -> int:
+        """Erase body and salt of records of these operations; how many had not been forgotten.
+
+        Handle, principal and request id become empty. Ranges include both their ends.
+        """
+        ...
+
     def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
         """The outcome under an idempotency key."""
         ...
@@ -370,6 +508,14 @@ class Transaction(Protocol):
         """Set counters, by (key id, name)."""
         ...
 
+    def put_checkpoint(self, row: CheckpointRow) -> None:
+        """Keep a checkpoint; one of its size is not replaced."""
+        ...
+
+    def prune_checkpoints(self, before_ms: int, limit: int) -> int:
+        """Drop at most ``limit`` signed before then, but the last of each hour; how many."""
+        ...
+
     def put_reservation(self, row: ReservationRow) -> None:
         """Open a reservation, or close the one of its id."""
         ...
@@ -388,6 +534,28 @@ class Journal(Protocol):
 
         Raises:
             LogUnavailable: full disk, failing disk, or database gone; nothing was released.
+        """
+        ...
+
+
+class Anchor(Protocol):
+    """What remembers the log's last checkpoint outside the data folder. ``name``: for people."""
+
+    name: str
+
+    def read(self) -> bytes | None:
+        """What it remembers; None if it was never written.
+
+        Raises:
+            LogUnavailable: it cannot be asked now.
+        """
+        ...
+
+    def write(self, note: bytes) -> None:
+        """Remember a checkpoint; durable when this returns.
+
+        Raises:
+            LogUnavailable: it could not; what it remembered before stays.
         """
         ...
 

@@ -24,8 +24,9 @@ _RESTART_FIRST_S = 0.1
 _RESTART_MAX_S = 5.0
 _STEADY_S = 10.0
 """A child that lived for so long did not end because it was started: the pause begins anew."""
-_REGISTRY, _VAULT_SOCKET, _FRONT_SOCKET, _LOCK, _TOKEN = (
+_REGISTRY, _LOG, _VAULT_SOCKET, _FRONT_SOCKET, _LOCK, _TOKEN = (
     "registry.db",
+    "log",
     "vault.sock",
     "front.sock",
     "node.lock",
@@ -36,9 +37,12 @@ _REGISTRY, _VAULT_SOCKET, _FRONT_SOCKET, _LOCK, _TOKEN = (
 class NodeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ``keystead up`` was asked for; paths are absolute.
 
-    ``operator_token_file``: where a first start leaves the operator's token for the person who
-    started it, mode 0600; without it the token is shown once. ``tour``: run the tour when the node
-    serves; ``once``: end after it, with its status.
+    ``anchor``: a file on another disk that remembers the log. ``witnesses``: address and verifier
+    key of each that cosigns it; ``quorum``: how many must be heard. ``operator_token_file``: where
+    a first start leaves the operator's token for the person who started it, mode 0600; without it
+    the token is shown once. ``publish``: no command turns it off, only a benchmark, to see what
+    checkpoints and tiles cost. ``tour``: run the tour when the node serves; ``once``: end after it,
+    with its status.
     """
 
     data: str
@@ -48,6 +52,10 @@ class NodeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     seal_file: str | None = None
     operator_token_file: str | None = None
     node: str = "node1"
+    anchor: str | None = None
+    witnesses: tuple[tuple[str, str], ...] = ()
+    quorum: int = 0
+    publish: bool = True
     tour: bool = False
     once: bool = False
     json: bool = False
@@ -118,6 +126,9 @@ class _Node:
             socket=_VAULT_SOCKET,
             node=options.node,
             token_file=_TOKEN,
+            anchor=options.anchor,
+            witnesses=tuple(vkey for _, vkey in options.witnesses),
+            quorum=options.quorum,
         )
         front = self._make(
             "front",
@@ -127,8 +138,17 @@ class _Node:
             unix_socket=_FRONT_SOCKET,
             tls_cert=options.tls_cert,
             tls_key=options.tls_key,
+            published=_LOG,
         )
-        steward = self._make("steward", vault_socket=_VAULT_SOCKET, registry=_REGISTRY)
+        (self._data / _LOG).mkdir(mode=0o755, exist_ok=True)
+        steward = self._make(
+            "steward",
+            vault_socket=_VAULT_SOCKET,
+            registry=_REGISTRY,
+            log=_LOG if options.publish else None,
+            witnesses=options.witnesses,
+            quorum=options.quorum,
+        )
         self._children.append(vault)
         facts = await vault.start()
         # The vault left it here before it committed: it is there, too, where an earlier start died
@@ -163,8 +183,13 @@ class _Node:
             _say(f"The operator token is in {kept} (mode 0600); the vault keeps only its hash.")
         elif token:
             _say(f"Operator token, shown this once; the vault keeps only its hash:\n  {token}")
-        _say("Seal: file, for development. Anchor: off, so a restored older copy of the whole data")
-        _say("folder is not detected. See docs/limitations.md.")
+        _say("Seal: file, for development. See docs/limitations.md.")
+        if self._options.anchor is None and not self._options.witnesses:
+            _say("Anchor: off, so a restored older copy of the whole data folder is not detected;")
+            _say("give --anchor FILE on another disk, or --witness.")
+        waiting = facts.get("waiting")
+        for reason in waiting if isinstance(waiting, list) else []:
+            _say(f"NOT READY: {reason}")
         if facts.get("gap_uses"):
             _say(f"After a crash {facts['gap_uses']} best-effort uses at most have no record.")
 

@@ -1,4 +1,4 @@
-"""The journal contract on SQLite, with its commits made to fail in both forms."""
+"""The contracts of journal and log on SQLite, with its commits made to fail in both forms."""
 
 import shutil
 import sqlite3
@@ -11,7 +11,9 @@ import pytest
 from keystead.store.migrate import migrate_sqlite
 from keystead.store.sqlite_journal import SqliteJournal
 from keystead.store.sqlite_registry import SqliteRegistry
+from keystead.store.sqlite_search import SqliteLogReader
 from keystead.testing.contracts.journal import JournalContract
+from keystead.testing.contracts.log import LogContract
 
 
 class FailingConnection:
@@ -42,6 +44,7 @@ class SqliteBench:
     def _open(self) -> None:
         self.journal = SqliteJournal(self.path)
         self.registry = SqliteRegistry(self.path)
+        self.reader = SqliteLogReader(self.path)
         self.connection = FailingConnection(self.journal._connection)  # noqa: SLF001  the seam
         self.journal._connection = self.connection  # type: ignore[assignment]  # noqa: SLF001  the seam
 
@@ -55,6 +58,7 @@ class SqliteBench:
         self._open()
 
     def close(self) -> None:
+        self.reader.close()
         self.registry.close()
         self.journal.close()
 
@@ -63,6 +67,14 @@ class SqliteBench:
 
 
 class TestSqlite(JournalContract):
+    @pytest.fixture(autouse=True)
+    def _on_the_bench(self, tmp_path: Path) -> Iterator[None]:
+        self.bench = bench = SqliteBench(tmp_path / "registry.db")
+        yield
+        bench.close()
+
+
+class TestSqliteLog(LogContract):
     @pytest.fixture(autouse=True)
     def _on_the_bench(self, tmp_path: Path) -> Iterator[None]:
         self.bench = bench = SqliteBench(tmp_path / "registry.db")

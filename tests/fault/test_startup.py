@@ -155,7 +155,7 @@ def test_a_first_start_that_fails_late_does_not_lose_the_operators_token(tmp_pat
         node = Node(tmp_path / "data", listen=f"127.0.0.1:{port}")
         node.refusal()
     with Node(tmp_path / "data") as started, started.client() as operator:
-        assert operator.list_keys() == []
+        assert operator.list_keys(tenant="default") == []
         assert not (started.data / "operator-token.new").exists()
 
 
@@ -167,7 +167,7 @@ def test_a_token_file_that_cannot_be_written_is_named_and_the_token_waits(tmp_pa
     assert waiting.stat().st_mode & 0o777 == 0o600
     assert str(waiting) in said["hint"]
     with Node(tmp_path / "data") as started, started.client() as operator:
-        assert operator.list_keys() == []
+        assert operator.list_keys(tenant="default") == []
 
 
 def test_the_token_file_is_private_even_if_it_was_there(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_token_file_is_private_even_if_it_was_there(tmp_path: Path) -> None:
     there.write_text("an older and longer token than any of these" * 3)
     there.chmod(0o644)
     with Node(tmp_path / "data") as started, started.client() as operator:
-        assert operator.list_keys() == []
+        assert operator.list_keys(tenant="default") == []
         assert there.stat().st_mode & 0o777 == 0o600
 
 

@@ -32,7 +32,10 @@ def rows(stopped: Node) -> Iterator[sqlite3.Connection]:
 
 
 def key_rows(rows: sqlite3.Connection) -> dict[str, tuple[Any, ...]]:
-    found = rows.execute("SELECT name, id, revision, epoch, doc, mac FROM objects WHERE kind='key'")
+    found = rows.execute(
+        "SELECT name, id, revision, epoch, doc, mac FROM objects WHERE kind='key'"
+        " AND name IN ('one', 'two')"
+    )
     return {row[0]: row for row in found}
 
 
@@ -45,7 +48,7 @@ def check_refused(node: Node, message: str) -> None:
 
 def check_whole(node: Node) -> None:
     with node, node.client() as client:
-        assert [key.name for key in client.list_keys()] == ["one", "two"]
+        assert [key.name for key in client.list_keys(tenant="default")] == ["one", "two"]
 
 
 def test_forged_row(stopped: Node, rows: sqlite3.Connection) -> None:

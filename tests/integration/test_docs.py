@@ -29,7 +29,10 @@ GUIDES = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("guide", "purposes", "handles", "http-api", "cli", "sdk", "operations")
+        for name in (
+            *("guide", "purposes", "handles", "http-api", "cli", "sdk", "operations"),
+            *("log", "evidence", "witness", "reconcile", "fsck"),
+        )
     ),
 )
 """What speaks of commands that there are; other documents also speak of those to come."""

@@ -19,7 +19,14 @@ from keystead.cli.show import note, print_json, receipt_note
 from keystead.errors import ServiceError
 from keystead.keys.algorithms import ALGORITHMS, Kind
 
-__all__ = ["COMPONENTS", "firmware", "hash_image", "manifest_path", "signature_path"]
+__all__ = [
+    "COMPONENTS",
+    "MANIFEST_SUFFIX",
+    "firmware",
+    "hash_image",
+    "manifest_path",
+    "signature_path",
+]
 
 COMPONENTS = tuple(
     row.name
@@ -27,13 +34,15 @@ COMPONENTS = tuple(
     if row.kind is Kind.SIGNATURE and row.components == (row.name,)
 )
 """Every algorithm that a signature file may be of."""
+MANIFEST_SUFFIX = ".manifest.json"
+"""Behind an image's name, the name of its manifest."""
 _CHUNK_BYTES = 1024 * 1024
 _BAR_BYTES_MIN = 64 * 1024 * 1024  # below it hashing is done before a bar is drawn
 
 
 def manifest_path(prefix: Path) -> Path:
     """Where the manifest of an image stands."""
-    return prefix.with_name(f"{prefix.name}.manifest.json")
+    return prefix.with_name(prefix.name + MANIFEST_SUFFIX)
 
 
 def signature_path(prefix: Path, component: str) -> Path:

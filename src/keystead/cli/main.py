@@ -44,7 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ledger": ("ledger", "Append to a ledger."),
     "verify": ("verify", "Verify what was signed, from public facts alone."),
     "data": ("data", "Encrypt, decrypt, derive and authenticate by a handle."),
-    "log": ("log", "Search the log of every use, denial and change."),
+    "log": ("log_commands", "Search, prove, disclose and forget records of the log."),
     "bench": ("benching", "Measure a node beside what bounds it, and beside OpenBao."),
 }
 """Command to its module in this package, and its line in the help."""

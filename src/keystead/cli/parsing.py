@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from keystead.cli.files import read_bytes
 from keystead.encoding import b64u_encode
 from keystead.keys.narrowing import Binding, RateLimit
 
-__all__ = ["binding", "duration_s", "hex_bytes", "pairs", "rate", "version_number"]
+__all__ = ["binding", "duration_s", "hex_bytes", "instant_ms", "pairs", "rate", "version_number"]
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 _DURATION = re.compile(r"(?:\d{1,12}[smhdw])+\Z|\d{1,12}\Z", re.ASCII)
@@ -32,6 +33,25 @@ def duration_s(text: str, option: str) -> int:
             f"expected a time such as 90s, 15m, 1h30m or 30d, met {text!r}", param_hint=option
         )
     return sum(int(count) * _SECONDS[unit] for count, unit in _PART.findall(text))
+
+
+def instant_ms(text: str, option: str, now_ms: int) -> int:
+    """Unix milliseconds of ``2h`` or ``3d`` (so long ago), or of a time as RFC 3339 writes it.
+
+    Raises:
+        BadParameter: neither, or a time without its offset from UTC.
+    """
+    if _DURATION.match(text):
+        return max(now_ms - duration_s(text, option) * 1000, 0)
+    try:
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None:
+            return max(int(found.timestamp() * 1000), 0)
+    except (ValueError, OverflowError):
+        pass
+    raise typer.BadParameter(
+        f"expected a time such as 2h, 3d or 2026-11-03T14:00:00Z, met {text!r}", param_hint=option
+    )
 
 
 def rate(text: str, option: str) -> RateLimit:

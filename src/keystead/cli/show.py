@@ -45,6 +45,11 @@ _STYLES = {
     "deactivated": "dim",
     "destroyed": "dim",
     "compromised": "bold red",
+    "recorded": "green",
+    "unrecorded": "bold red",
+    "forgotten": "yellow",
+    "does not verify": "yellow",
+    "malformed": "yellow",
 }
 """Cells that a person looks for; a record's denial is any other outcome."""
 

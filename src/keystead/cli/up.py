@@ -13,8 +13,10 @@ import typer
 
 from keystead.cli.command import alone, command
 from keystead.cli.options import Output
+from keystead.errors import MalformedRequest
 from keystead.keys.model import check_name
 from keystead.supervisor import NodeOptions
+from keystead.translog.notes import parse_vkey
 
 __all__ = ["NodeFlags", "app", "node_options"]
 
@@ -46,6 +48,18 @@ class NodeFlags:
         typer.Option(metavar="FILE", help="Where a first start leaves the operator's token, 0600."),
     ] = None
     node: Annotated[str, typer.Option(metavar="NAME", help="The name of this node.")] = "node1"
+    anchor: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="On another disk: remembers how far the log had come."),
+    ] = None
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL=VKEY", help="Cosigns the log's checkpoints; again for each."),
+    ] = None
+    witness_quorum: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="How many must be heard at a start; else most."),
+    ] = None
     tour: Annotated[bool, typer.Option("--tour", help="Run the tour once it serves.")] = False
     once: Annotated[bool, typer.Option("--once", help="Run the tour, and end with its status.")] = (
         False
@@ -78,6 +92,7 @@ def node_options(flags: NodeFlags, *, as_json: bool) -> NodeOptions:
     if (flags.tls_cert is None) != (flags.tls_key is None):
         raise typer.BadParameter("--tls-cert and --tls-key go together", param_hint="--tls-cert")
     check_name(flags.node, "node name")
+    witnesses = tuple(map(_witness, flags.witness or []))
     return NodeOptions(
         data=str(flags.data.absolute()),
         listen=flags.listen,
@@ -88,8 +103,33 @@ def node_options(flags: NodeFlags, *, as_json: bool) -> NodeOptions:
         node=flags.node,
         tour=flags.tour or flags.once,
         once=flags.once,
+        anchor=_absolute(flags.anchor),
+        witnesses=witnesses,
+        quorum=_quorum(flags.witness_quorum, len(witnesses)),
         json=as_json,
     )
+
+
+def _witness(text: str) -> tuple[str, str]:
+    url, _, vkey = text.partition("=")
+    try:
+        parse_vkey(vkey)
+    except MalformedRequest as exc:
+        raise typer.BadParameter(
+            f"expected URL=VKEY: {exc.message}", param_hint="--witness"
+        ) from exc
+    return url, vkey
+
+
+def _quorum(given: int | None, witnesses: int) -> int:
+    """How many witnesses must be heard: as given, else more than half of them."""
+    if given is None:
+        return witnesses // 2 + 1 if witnesses else 0
+    if given > witnesses:
+        raise typer.BadParameter(
+            f"expected at most the {witnesses} witnesses named", param_hint="--witness-quorum"
+        )
+    return given
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -8,9 +8,9 @@ the handle is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -19,18 +19,31 @@ from keystead.client.core import Call, Flow, Reply, Request, Session, Turn, deco
 from keystead.client.operations import new_idempotency_key
 from keystead.errors import MalformedRequest, Unauthenticated
 from keystead.keys.commands import (
+    CountBy,
     CreateKey,
+    Disclosed,
+    DiscloseRecord,
+    ForgetRecords,
+    Forgotten,
+    GoOn,
     HandleInfo,
     IssuedHandle,
     IssueHandle,
     KeyInfo,
     LimitTenant,
+    LogCounts,
+    LogPage,
     MoveVersion,
+    Reconciled,
+    ReconcileRecords,
     RecordInfo,
     RevokedLink,
     RevokeHandle,
     RevokeKeyHandles,
+    SeenMessage,
+    Tally,
     TenantInfo,
+    WentOn,
 )
 from keystead.keys.handles import Handle, parse
 from keystead.keys.lifecycle import Move
@@ -41,10 +54,16 @@ from keystead.keys.verify import PublicKey
 
 __all__ = [
     "Ask",
+    "Filters",
     "Issued",
     "RevokedLink",
+    "Search",
     "certificate",
+    "count_log",
     "create_key",
+    "disclose",
+    "forget_records",
+    "go_on",
     "issue_handle",
     "jwks",
     "limit_tenant",
@@ -53,15 +72,29 @@ __all__ = [
     "log",
     "move_version",
     "public_key",
+    "reconcile_records",
     "revoke_handle",
     "revoke_key_handles",
+    "search_log",
     "show_handle",
     "show_key",
+    "tally_reconciled",
 ]
 
 R = TypeVar("R")
 _E = TypeVar("_E", bound=StrEnum)
-_Change = CreateKey | MoveVersion | IssueHandle | RevokeHandle | RevokeKeyHandles | LimitTenant
+_Change = (
+    CreateKey
+    | MoveVersion
+    | IssueHandle
+    | RevokeHandle
+    | RevokeKeyHandles
+    | LimitTenant
+    | DiscloseRecord
+    | ForgetRecords
+    | GoOn
+    | ReconcileRecords
+)
 
 
 class Issued(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,27 +275,128 @@ def list_tenants(*, after: str = "", limit: int = 100) -> Ask[list[TenantInfo]]:
     return _get("/v1/tenants" + _query(asked), list[TenantInfo])
 
 
-def log(
+class Filters(TypedDict, total=False):
+    """Which records; what is left out does not matter.
+
+    ``outcome``: a code, or ``denied`` for all but ``ok``. Times in Unix milliseconds, from
+    ``since_ms`` to before ``until_ms``; sequences between ``after`` and ``before``, neither
+    included.
+    """
+
+    key: str | None
+    version: int | None
+    purpose: str | None
+    handle_id: str | None
+    principal: str | None
+    outcome: str | None
+    operation: str | None
+    request_id: str | None
+    since_ms: int | None
+    until_ms: int | None
+    after: int | None
+    before: int | None
+
+
+def search_log(
+    *, oldest_first: bool = False, limit: int = 50, **filters: Unpack[Filters]
+) -> Ask[LogPage]:
+    """One page of a search: as far as the node looked, and where to go on."""
+    order = {"oldest_first": "true" if oldest_first else None, "limit": limit}
+    return _get("/v1/log" + _query({**_asked(filters), **order}), LogPage)
+
+
+def count_log(by: CountBy, **filters: Unpack[Filters]) -> Ask[LogCounts]:
+    """Counts by a column, newest first, as far as the node looked at once."""
+    return _get("/v1/log/counts" + _query({"by": by, **_asked(filters)}), LogCounts)
+
+
+class Search(Call[list[RecordInfo]], frozen=True, kw_only=True):
+    """Pages of a search, one after the other, until there are as many records as wanted."""
+
+    filters: Filters
+    oldest_first: bool
+    limit: int
+
+    def flow(self, session: Session, turn: Turn) -> Flow[list[RecordInfo]]:
+        """Ask for page after page."""
+        found: list[RecordInfo] = []
+        filters = self.filters
+        while True:
+            ask = search_log(
+                oldest_first=self.oldest_first, limit=self.limit - len(found), **filters
+            )
+            page = yield from ask.flow(session, turn)
+            found.extend(page.records)
+            if page.end or len(found) >= self.limit:
+                return found
+            way: Filters = {"after": page.next} if self.oldest_first else {"before": page.next}
+            filters = {**filters, **way}
+
+
+def log(*, oldest_first: bool = False, limit: int = 50, **filters: Unpack[Filters]) -> Search:
+    """Records of the log, newest first unless told otherwise, up to ``limit`` (1,000 at most).
+
+    It asks for as many pages as that takes; on a long log without an index for the question
+    :func:`search_log` lets its caller see how far it has come.
+    """
+    return Search(filters=filters, oldest_first=oldest_first, limit=limit)
+
+
+def disclose(seq: int, *, reason: str = "") -> Ask[Disclosed]:
+    """One record's exact body and salt. It is not asked again by itself: each time is recorded."""
+    command = DiscloseRecord(seq=seq, reason=reason)
+    return _post("/v1/log/disclose", command, Disclosed, once=False)
+
+
+def forget_records(
     *,
+    reason: str,
+    before_ms: int | None = None,
     key: str | None = None,
     handle_id: str | None = None,
-    outcome: str | None = None,
-    operation: str | None = None,
-    request_id: str | None = None,
+    principal: str | None = None,
+    after: int = -1,
+    through: int | None = None,
+    dry_run: bool = False,
+) -> Ask[Forgotten]:
+    """Forget one batch of records, or (``dry_run``) say what would be; go on after ``next``."""
+    command = ForgetRecords(
+        before_ms=before_ms,
+        key=key,
+        handle_id=handle_id,
+        principal=principal,
+        after=after,
+        through=through,
+        dry_run=dry_run,
+        reason=reason,
+    )
+    return _post("/v1/log/forget", command, Forgotten, once=False)
+
+
+def go_on(*, reason: str) -> Ask[WentOn]:
+    """Have a node use its keys although an anchor of its log was not heard since its start."""
+    return _post("/v1/log/go-on", GoOn(reason=reason), WentOn)
+
+
+def reconcile_records(
+    key: str,
+    seen: Sequence[SeenMessage],
+    *,
+    version: int = 0,
+    after: int = -1,
     before: int | None = None,
-    limit: int = 50,
-) -> Ask[list[RecordInfo]]:
-    """Records of the log, newest first, from before sequence ``before``."""
-    asked = {
-        "key": key,
-        "handle_id": handle_id,
-        "outcome": outcome,
-        "operation": operation,
-        "request_id": request_id,
-        "before": before,
-        "limit": limit,
-    }
-    return _get("/v1/log" + _query(asked), list[RecordInfo])
+) -> Ask[Reconciled]:
+    """Which records of a key are of these messages, as far as one look comes; 256 at the most."""
+    command = ReconcileRecords(
+        key=key, version=version, seen=tuple(seen), after=after, before=before
+    )
+    return _post("/v1/log/reconcile", command, Reconciled)
+
+
+def tally_reconciled(key: str, tally: Tally, *, version: int = 0) -> Ask[Reconciled]:
+    """Have what came of it recorded: one without a record is an alert. It is not asked again."""
+    command = ReconcileRecords(key=key, version=version, tally=tally)
+    return _post("/v1/log/reconcile", command, Reconciled, once=False)
 
 
 # --- how ---------------------------------------------------------------------------------------
@@ -274,8 +408,13 @@ def _get(path: str, form: type[R], *, operator: bool = True) -> Ask[R]:
     )
 
 
-def _post(path: str, command: _Change, form: type[R], *, without: str = "") -> Ask[R]:
-    """A change; ``without``: the member that the path says already."""
+def _post(
+    path: str, command: _Change, form: type[R], *, without: str = "", once: bool = True
+) -> Ask[R]:
+    """A change; ``without``: the member that the path says already.
+
+    ``once``: it has one effect however often it is sent.
+    """
     members = msgspec.to_builtins(command)
     left_out = {"do", without}
     body = {name: value for name, value in members.items() if name not in left_out}
@@ -284,7 +423,7 @@ def _post(path: str, command: _Change, form: type[R], *, without: str = "") -> A
         path=path,
         body=msgspec.json.encode(body),
         read=lambda reply: decode(reply.body, form),
-        idempotency_key=new_idempotency_key(),
+        idempotency_key=new_idempotency_key() if once else None,
     )
 
 
@@ -299,6 +438,11 @@ def _one_of(kind: type[_E], name: str) -> _E:
 
 def _part(name: str) -> str:
     return quote(name, safe="")
+
+
+def _asked(filters: Filters) -> dict[str, str | int | None]:
+    names = Filters.__annotations__
+    return {name: cast("str | int | None", filters.get(name)) for name in names}
 
 
 def _query(asked: dict[str, str | int | None]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
-from keystead.client import admin, operations
+from keystead.client import admin, operations, published
 from keystead.client.core import Call
 
 __all__ = ["AwaitingRunner", "BlockingRunner", "Method", "Methods"]
@@ -90,6 +90,10 @@ class Methods:
     public_key = Method(admin.public_key)
     jwks = Method(admin.jwks)
     certificate = Method(admin.certificate)
+    log_checkpoint = Method(published.log_checkpoint)
+    log_vkey = Method(published.log_vkey)
+    log_proof = Method(published.log_proof)
+    log_tile = Method(published.log_tile)
     # what operators may do
     create_key = Method(admin.create_key)
     list_keys = Method(admin.list_keys)
@@ -102,3 +106,10 @@ class Methods:
     limit_tenant = Method(admin.limit_tenant)
     list_tenants = Method(admin.list_tenants)
     log = Method(admin.log)
+    search_log = Method(admin.search_log)
+    count_log = Method(admin.count_log)
+    disclose = Method(admin.disclose)
+    forget_records = Method(admin.forget_records)
+    reconcile_records = Method(admin.reconcile_records)
+    tally_reconciled = Method(admin.tally_reconciled)
+    go_on = Method(admin.go_on)

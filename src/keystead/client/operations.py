@@ -6,6 +6,7 @@ beside what is its own:
 ``context``: the slash path of the use, inside what the handle allows. ``idempotency_key``: 1 to 64
 printable ASCII characters; made up if not given, so that trying again never has two effects.
 ``reason``: free text for the record. ``key_version``: a version of the key, the primary if 0.
+``wait_proof``: wait a few seconds for the proof that the log holds the use; not in a batch.
 
 All raise ``HandleInvalid`` for what is no handle, and ``MalformedRequest`` for what cannot be sent.
 """
@@ -68,6 +69,7 @@ class UseOptions(TypedDict, total=False):
     idempotency_key: str | None
     reason: str | None
     key_version: int
+    wait_proof: bool
 
 
 def sign_tls(
@@ -212,6 +214,7 @@ def _use(
         version=options.get("key_version", 0),
         idempotency_key=new_idempotency_key() if key is None else _checked(key),
         reason=options.get("reason"),
+        wait_proof=options.get("wait_proof", False),
     )
 
 

@@ -54,10 +54,14 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Used(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """A use that was done and recorded: its ``result``, which may be a secret, and its receipt."""
+    """A use that was done and recorded: its ``result``, which may be a secret, and its receipt.
+
+    ``log_proof``: the tlog-proof of its record, if it was waited for and came in time.
+    """
 
     result: T
     receipt: Receipt
+    log_proof: bytes | None = None
 
     def __repr__(self) -> str:
         """The receipt only: a result may be plaintext, a derived secret or a token."""
@@ -69,6 +73,7 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     result: msgspec.Raw = msgspec.Raw(b"null")
     receipt: Receipt | None = None
+    proof: str | None = None
     problem: Problem | None = None
 
 
@@ -122,6 +127,7 @@ class Use(Call[Used[T]], Generic[T], frozen=True, kw_only=True):
     version: int
     idempotency_key: str
     reason: str | None = None
+    wait_proof: bool = False
 
     def __repr__(self) -> str:
         """Without the facts, which may be plaintext."""
@@ -154,9 +160,8 @@ class Use(Call[Used[T]], Generic[T], frozen=True, kw_only=True):
         proof = _proof(session, self, now_ms)
         if proof is not None:
             headers["keystead-proof"] = proof_header(proof)
-        return Request(
-            method="POST", path=f"/v1/{self.purpose}/{self.operation}", headers=headers, body=body
-        )
+        path = f"/v1/{self.purpose}/{self.operation}" + "?wait=proof" * self.wait_proof
+        return Request(method="POST", path=path, headers=headers, body=body)
 
 
 class Batch(Call[list[Used[Any] | KeysteadError]], frozen=True, kw_only=True):
@@ -250,7 +255,11 @@ def _item(answer: _Answer, form: type[T]) -> Used[T] | KeysteadError:
 def _used(answer: _Answer, form: type[T]) -> Used[T]:
     if answer.receipt is None:
         raise ServiceError("expected a receipt with the result, met none")
-    return Used(result=decode(bytes(answer.result), form), receipt=answer.receipt)
+    return Used(
+        result=decode(bytes(answer.result), form),
+        receipt=answer.receipt,
+        log_proof=None if answer.proof is None else answer.proof.encode(),
+    )
 
 
 def needs_proof(session: Session, use: Use[Any]) -> bool:

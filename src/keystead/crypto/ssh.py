@@ -13,7 +13,10 @@ from collections.abc import Callable
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -24,7 +27,9 @@ from keystead import limits
 from keystead.errors import MalformedRequest
 
 __all__ = [
+    "SshCertificate",
     "SshPublicKey",
+    "parse_certificate_line",
     "parse_public_key_line",
     "public_key_blob",
     "public_key_line",
@@ -36,6 +41,16 @@ __all__ = [
 
 _UINT32_BYTES = 4
 _TYPE = re.compile(r"[A-Za-z0-9@.-]+\Z")
+_CERTIFIED_FIELDS = {
+    "ssh-ed25519-cert-v01@openssh.com": 1,
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com": 2,
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com": 2,
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com": 2,
+    "ssh-rsa-cert-v01@openssh.com": 2,
+    "sk-ssh-ed25519-cert-v01@openssh.com": 2,
+    "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com": 3,
+}
+"""Type of certificate to the number of strings that the certified key is made of."""
 _SIGNERS = {"ed25519": "ssh-ed25519", "ecdsa-p256-sha256": "ecdsa-sha2-nistp256"}
 
 
@@ -55,6 +70,22 @@ class SshPublicKey(msgspec.Struct, frozen=True, kw_only=True):
     def certificate_type(self) -> str:
         """The type of a certificate for such a key (OpenSSH PROTOCOL.certkeys)."""
         return self.type.removesuffix("@openssh.com") + "-cert-v01@openssh.com"
+
+
+class SshCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a certificate says of its own signature; whether it holds is for the caller to find out.
+
+    ``signed``: the bytes that were signed. ``authority``: the wire form of the key that it names as
+    its signer. ``algorithm``: SSH's name; ``signature``: ECDSA as DER, all else as it is.
+    """
+
+    signed: bytes
+    authority: bytes
+    algorithm: str
+    signature: bytes
+    serial: int
+    valid_after_s: int
+    valid_before_s: int
 
 
 def wire_string(data: bytes | str) -> bytes:
@@ -160,6 +191,58 @@ def signature_blob(algorithm: str, raw: bytes) -> bytes:
     return wire_strings(kind, wire_mpint(r) + wire_mpint(s))
 
 
+def parse_certificate_line(line: str) -> SshCertificate:
+    """Read the line of a ``-cert.pub`` file (OpenSSH PROTOCOL.certkeys).
+
+    Raises:
+        MalformedRequest: too long, another type, or bytes that are not one.
+    """
+    kind, encoded = [*line.split(maxsplit=2), "", ""][:2]
+    if len(line) > limits.ARTEFACT_BYTES_MAX or kind not in _CERTIFIED_FIELDS:
+        raise MalformedRequest(
+            "expected one line of an OpenSSH certificate",
+            hint="Take the line of the -cert.pub file",
+        )
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+        return _certificate(blob, kind)
+    except (binascii.Error, ValueError, EOFError) as exc:
+        raise MalformedRequest(f"expected an OpenSSH certificate of type {kind}") from exc
+
+
+def _certificate(blob: bytes, kind: str) -> SshCertificate:
+    reader = _Reader(blob)
+    if reader.string() != kind.encode():
+        raise ValueError("another type inside than outside")
+    for _nonce_and_key in range(1 + _CERTIFIED_FIELDS[kind]):
+        reader.string()
+    serial, _type = reader.number(8), reader.number(4)
+    _key_id, _principals = reader.string(), reader.string()
+    valid_after_s, valid_before_s = reader.number(8), reader.number(8)
+    _options, _extensions, _reserved = reader.string(), reader.string(), reader.string()
+    authority = reader.string()
+    signed = reader.taken
+    signature = _Reader(reader.string())
+    if reader.taken != blob:
+        raise ValueError("something follows the signature")
+    algorithm, raw = signature.string().decode("ascii"), signature.string()
+    return SshCertificate(
+        signed=signed,
+        authority=authority,
+        algorithm=algorithm,
+        signature=_ecdsa_as_der(raw) if algorithm.startswith("ecdsa-") else raw,
+        serial=serial,
+        valid_after_s=valid_after_s,
+        valid_before_s=valid_before_s,
+    )
+
+
+def _ecdsa_as_der(raw: bytes) -> bytes:
+    pair = _Reader(raw)
+    r, s = (int.from_bytes(pair.string(), "big") for _ in range(2))
+    return encode_dss_signature(r, s)
+
+
 class _Reader:
     """Takes ``string`` after ``string`` off a blob; ``EOFError`` when it is too short."""
 
@@ -174,6 +257,18 @@ class _Reader:
             raise EOFError("a string ends behind the end")
         self._at = end
         return self._data[start:end]
+
+    def number(self, size: int) -> int:
+        """A big-endian number of so many bytes."""
+        start, self._at = self._at, self._at + size
+        if self._at > len(self._data):
+            raise EOFError("a number ends behind the end")
+        return int.from_bytes(self._data[start : self._at], "big")
+
+    @property
+    def taken(self) -> bytes:
+        """All that was taken so far."""
+        return self._data[: self._at]
 
 
 # Each check reads a key behind its type and gives the canonical blob: equal to what came, or wrong.

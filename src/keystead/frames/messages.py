@@ -11,6 +11,7 @@ import msgspec
 __all__ = [
     "Admin",
     "Answer",
+    "Checkpoint",
     "Done",
     "Metric",
     "Proof",
@@ -18,10 +19,12 @@ __all__ = [
     "Receipt",
     "Refused",
     "Request",
+    "SignedHead",
     "Status",
     "StatusInfo",
     "Tend",
     "Use",
+    "WitnessView",
 ]
 
 
@@ -38,6 +41,15 @@ class Proof(_Message, frozen=True):
     time_ms: int
     signature: bytes
     certificate: bytes | None = None
+
+
+class WitnessView(_Message, frozen=True):
+    """How a witness stands to the log: what it cosigned last and when, or why it does not."""
+
+    name: str
+    size: int
+    time_s: int
+    trouble: str = ""
 
 
 class Use(_Message, tag="use", frozen=True):
@@ -86,13 +98,26 @@ class Status(_Message, tag="status", frozen=True):
 
 
 class Tend(_Message, tag="tend", frozen=True):
-    """The steward's round: prune what has expired; ``findings`` are what it found wrong."""
+    """The steward's round: prune what has expired; ``findings`` are what it found wrong.
+
+    ``cosigned``: the latest checkpoint with the cosignatures that it got. ``behind``: witnesses
+    that have cosigned a size which this log has not.
+    """
 
     id: int
     findings: tuple[str, ...] = ()
+    cosigned: bytes = b""
+    witnesses: tuple[WitnessView, ...] = ()
+    behind: tuple[tuple[str, int], ...] = ()
 
 
-Request = Use | Admin | Public | Status | Tend
+class Checkpoint(_Message, tag="checkpoint", frozen=True):
+    """The steward asks for the tree head of all that is committed; see :class:`SignedHead`."""
+
+    id: int
+
+
+Request = Use | Admin | Public | Status | Tend | Checkpoint
 
 
 class Receipt(_Message, frozen=True):
@@ -163,3 +188,16 @@ class StatusInfo(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
     protections: dict[str, str]
     metrics: tuple[Metric, ...]
+
+
+class SignedHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of :class:`Checkpoint`, in msgpack: a tree head that the vault computed itself.
+
+    ``vkey``: the log's verifier key as text. ``note``: the signed note, without cosignatures.
+    """
+
+    vkey: str
+    size: int
+    root: bytes
+    note: bytes
+    time_ms: int

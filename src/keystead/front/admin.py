@@ -32,7 +32,14 @@ from keystead.front.problems import (
 )
 from keystead.keys.commands import (
     Command,
+    CountBy,
+    CountRecords,
     CreateKey,
+    Disclosed,
+    DiscloseRecord,
+    ForgetRecords,
+    Forgotten,
+    GoOn,
     HandleInfo,
     IssuedHandle,
     IssueHandle,
@@ -41,14 +48,18 @@ from keystead.keys.commands import (
     ListKeys,
     ListRecords,
     ListTenants,
+    LogCounts,
+    LogPage,
     MoveVersion,
-    RecordInfo,
+    Reconciled,
+    ReconcileRecords,
     RevokedLink,
     RevokeHandle,
     RevokeKeyHandles,
     ShowHandle,
     ShowKey,
     TenantInfo,
+    WentOn,
 )
 from keystead.keys.lifecycle import Move
 from keystead.keys.model import check_name
@@ -58,6 +69,7 @@ from keystead.net.link import VaultLink
 __all__ = [
     "BODIES",
     "CODE_KEY",
+    "LONG_BODIES",
     "LimitTenantBody",
     "MoveBody",
     "RevokeKeyHandlesBody",
@@ -70,7 +82,8 @@ CODE_KEY = "keystead_code"
 _T = TypeVar("_T")
 _AnyRequest = Request[Any, Any, State]
 _Limit = Annotated[int, QueryParameter(ge=1, le=limits.LIST_ITEMS_MAX)]
-_Before = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)]  # what a database can count to
+_Number = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)]  # what a database can count to
+_After = Annotated[int | None, QueryParameter(ge=-1, le=2**63 - 2)]
 
 
 class MoveBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -238,28 +251,108 @@ async def limit_tenant(desk: _TheDesk, tenant: FromPath[str]) -> Response[Tenant
 
 
 @get("/v1/log", summary="Search the log")
-async def list_records(  # noqa: PLR0917  one argument a query parameter
+async def list_records(  # noqa: PLR0913, PLR0917  one argument a query parameter
     desk: _TheDesk,
     key: FromQuery[str | None] = None,
+    version: _Number = None,
+    purpose: FromQuery[Purpose | None] = None,
     handle_id: FromQuery[str | None] = None,
+    principal: FromQuery[str | None] = None,
     outcome: FromQuery[str | None] = None,
     operation: FromQuery[str | None] = None,
     request_id: FromQuery[str | None] = None,
-    before: _Before = None,
+    since_ms: _Number = None,
+    until_ms: _Number = None,
+    after: _After = None,
+    before: _Number = None,
+    oldest_first: FromQuery[bool] = False,  # noqa: FBT002  given by its name
     limit: _Limit = 50,
-) -> Response[list[RecordInfo]]:
-    """Records, newest first."""
+) -> Response[LogPage]:
+    """A page of records, newest first or oldest first, and where to go on."""
     return await desk.ask(
         ListRecords(
             key=key,
+            version=version,
+            purpose=purpose,
             handle_id=handle_id,
+            principal=principal,
             outcome=outcome,
             operation=operation,
             request_id=request_id,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            after=after,
             before=before,
+            oldest_first=oldest_first,
             limit=limit,
         )
     )
+
+
+@get("/v1/log/counts", summary="Count records")
+async def count_records(  # noqa: PLR0913, PLR0917  one argument a query parameter
+    desk: _TheDesk,
+    by: FromQuery[CountBy],
+    key: FromQuery[str | None] = None,
+    version: _Number = None,
+    purpose: FromQuery[Purpose | None] = None,
+    handle_id: FromQuery[str | None] = None,
+    principal: FromQuery[str | None] = None,
+    outcome: FromQuery[str | None] = None,
+    operation: FromQuery[str | None] = None,
+    request_id: FromQuery[str | None] = None,
+    since_ms: _Number = None,
+    until_ms: _Number = None,
+    after: _After = None,
+    before: _Number = None,
+) -> Response[LogCounts]:
+    """How many records have each value, newest first as far as one look comes; add them up."""
+    return await desk.ask(
+        CountRecords(
+            by=by,
+            key=key,
+            version=version,
+            purpose=purpose,
+            handle_id=handle_id,
+            principal=principal,
+            outcome=outcome,
+            operation=operation,
+            request_id=request_id,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            after=after,
+            before=before,
+        )
+    )
+
+
+@post("/v1/log/disclose", status_code=200, summary="Disclose a record")
+async def disclose_record(desk: _TheDesk) -> Response[Disclosed]:
+    """A record's exact body and its salt. The disclosure is a record itself."""
+    return await desk.ask(await desk.body(DiscloseRecord))
+
+
+@post("/v1/log/forget", status_code=200, summary="Forget records")
+async def forget_records(desk: _TheDesk) -> Response[Forgotten]:
+    """Erase bodies and salts, one batch a request. What was forgotten is named in a record."""
+    return await desk.ask(await desk.body(ForgetRecords))
+
+
+@post("/v1/log/go-on", status_code=200, summary="Go on without an anchor")
+async def go_on(desk: _TheDesk) -> Response[WentOn]:
+    """Use keys although an anchor of the log was not heard since the start: a record says so."""
+    return await desk.ask(await desk.body(GoOn))
+
+
+@post(
+    "/v1/log/reconcile",
+    status_code=200,
+    summary="Look for records of what was seen",
+    request_max_body_size=limits.LOG_RECONCILE_BODY_BYTES_MAX,
+)
+async def reconcile_records(desk: _TheDesk) -> Response[Reconciled]:
+    """Which records are of these messages, a stretch a request; at the end a tally, as a record."""
+    return await desk.ask(await desk.body(ReconcileRecords))
 
 
 _HANDLERS: tuple[HTTPRouteHandler, ...] = (
@@ -274,6 +367,11 @@ _HANDLERS: tuple[HTTPRouteHandler, ...] = (
     list_tenants,
     limit_tenant,
     list_records,
+    count_records,
+    disclose_record,
+    forget_records,
+    go_on,
+    reconcile_records,
 )
 BODIES: dict[str, type[msgspec.Struct]] = {
     "/v1/keys": CreateKey,
@@ -282,8 +380,14 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "/v1/handles/revoke": RevokeHandle,
     "/v1/keys/{name}/handles/revoke": RevokeKeyHandlesBody,
     "/v1/tenants/{tenant}/budget": LimitTenantBody,
+    "/v1/log/disclose": DiscloseRecord,
+    "/v1/log/forget": ForgetRecords,
+    "/v1/log/reconcile": ReconcileRecords,
+    "/v1/log/go-on": GoOn,
 }
 """Path of each `POST` to the type of its body, which the document shows."""
+LONG_BODIES = {"/v1/log/reconcile": limits.LOG_RECONCILE_BODY_BYTES_MAX}
+"""Paths whose bodies may be longer than an operator's other requests."""
 
 
 async def _desk(request: _AnyRequest, state: State) -> _Desk:

@@ -11,7 +11,8 @@ class FrontConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Where a front listens, and where its vault is.
 
     ``listen_port`` 0: any free one. ``unix_socket``: served in clear, mode 0600. ``tls_cert``,
-    ``tls_key``: PEM files. ``log_path``: left out, the log goes to stderr.
+    ``tls_key``: PEM files. ``log_path``: left out, the process's log goes to stderr.
+    ``published``: the folder of the Merkle log's tiles, if they are served here.
     """
 
     vault_socket: str
@@ -21,3 +22,4 @@ class FrontConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tls_cert: str | None = None
     tls_key: str | None = None
     log_path: str | None = None
+    published: str | None = None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from keystead import limits
 from keystead.errors import HandleInvalid, KeysteadError, MalformedRequest, Unauthenticated
-from keystead.frames.messages import Answer, Refused, Use
+from keystead.frames.messages import Answer, Done, Refused, Use
 from keystead.front.admission import Admission, OpenBody
 from keystead.front.bodies import (
     Head,
@@ -20,6 +20,7 @@ from keystead.front.bodies import (
 )
 from keystead.front.metrics import FrontMetrics
 from keystead.front.problems import JSON_HEADERS, Reply, json_reply, problem_of, reply_of_refused
+from keystead.front.published import Published
 from keystead.front.uses import (
     AnsweredItem,
     Batch,
@@ -51,8 +52,14 @@ class DataPlane:
     """Turns requests into `Use` frames, and answers into JSON."""
 
     def __init__(
-        self, link: VaultLink, admission: Admission, watch: RequestWatch, metrics: FrontMetrics
+        self,
+        link: VaultLink,
+        admission: Admission,
+        watch: RequestWatch,
+        metrics: FrontMetrics,
+        published: Published | None = None,
     ) -> None:
+        self._published = published
         self._link = link
         self._admission = admission
         self._watch = watch
@@ -66,6 +73,7 @@ class DataPlane:
             Disconnected: nobody waits for the answer.
         """
         head = read_head(scope, body_bytes_max=limits.BODY_BYTES_MAX)
+        waits = bool(scope["query_string"]) and self._waits(scope["query_string"])
         handle = _handle_of(bearer_of(head.headers))
         check_json(head.headers)
         held = OpenBody(self._admission)
@@ -95,7 +103,29 @@ class DataPlane:
             held.gone()
         if isinstance(answer, Refused):
             return reply_of_refused(answer)
+        if waits:
+            return await self._proven(answer)
         return Reply(200, JSON_HEADERS, encode_answer(answer))
+
+    def _waits(self, query: bytes) -> bool:
+        """Whether the caller waits for the proof of its use.
+
+        Raises:
+            MalformedRequest: another query.
+        """
+        if query != b"wait=proof":
+            raise MalformedRequest("expected no query but wait=proof")
+        if self._published is None:
+            raise MalformedRequest("this front does not serve the log, so it has no proofs")
+        return True
+
+    async def _proven(self, done: Done) -> Reply:
+        """The answer with its proof; it is past admission, so that who waits holds up nobody."""
+        proof = None
+        if done.receipt is not None and done.receipt.seq is not None and self._published:
+            proof = await self._published.proof_soon(done.receipt.seq)
+        text = None if proof is None else proof.encode().decode()
+        return Reply(200, JSON_HEADERS, encode_answer(done, text))
 
     async def batch(self, scope: Scope, receive: Receive) -> Reply:
         """`POST /v1/batch`: many uses in one frame, each answered by itself.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from keystead import limits
 from keystead.errors import LogUnavailable, MalformedRequest, NotFound
-from keystead.front.admin import CODE_KEY, build_admin
+from keystead.front.admin import CODE_KEY, LONG_BODIES, build_admin
 from keystead.front.admission import Admission
 from keystead.front.bodies import Disconnected, Message, Receive, Scope, Send, read_body, read_head
 from keystead.front.dataplane import DataPlane, Operation
@@ -17,6 +18,7 @@ from keystead.front.inspection import PUBLIC_PARTS, Inspection
 from keystead.front.metrics import FrontMetrics
 from keystead.front.openapi import document
 from keystead.front.problems import JSON_HEADERS, Rejection, Reply, reply_of_error
+from keystead.front.published import LOG_PATH, Published
 from keystead.front.watch import RequestWatch
 from keystead.keys.operations import FACTS
 from keystead.net.link import VaultLink
@@ -46,12 +48,14 @@ class Front:
         admission: Admission | None = None,
         timeout_s: float = limits.REQUEST_TIMEOUT_S,
         protections: dict[str, str] | None = None,
+        published: Path | None = None,
     ) -> None:
         self.admission = admission or Admission()
         link.on_delay = self.admission.pressure.timed
         self.metrics = FrontMetrics()
         self._watch = RequestWatch(timeout_s)
-        self._data = DataPlane(link, self.admission, self._watch, self.metrics)
+        self._log = None if published is None else Published(published, self.admission)
+        self._data = DataPlane(link, self.admission, self._watch, self.metrics, self._log)
         self._open = Inspection(link, self.admission, self.metrics, protections or {})
         self._admin = build_admin(link)
         self._openapi = b""
@@ -109,6 +113,10 @@ class Front:
             return path, fixed.handler
         if path in self._operations:
             raise _wrong_method(("POST",))
+        if path.startswith(LOG_PATH) and self._log is not None:
+            if method not in _READS:
+                raise _wrong_method(_READS)
+            return "/log", self._log.get
         parts = path.split("/")
         if path.startswith(_KEY_PATH) and len(parts) == _PUBLIC_PARTS and parts[4] in PUBLIC_PARTS:
             if method not in _READS:
@@ -125,12 +133,11 @@ class Front:
 
     async def _administer(self, scope: Scope, receive: Receive) -> Reply:
         """Hand a request to Litestar with its body read and bounded, and take its answer whole."""
-        head = read_head(scope, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX)
+        most = LONG_BODIES.get(scope["path"], limits.ADMIN_BODY_BYTES_MAX)
+        head = read_head(scope, body_bytes_max=most)
         if not scope["query_string"].isascii():  # Litestar takes that for granted
             raise MalformedRequest("expected a query of ASCII characters (RFC 3986 section 2)")
-        body = await read_body(
-            receive, head, self._watch, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX
-        )
+        body = await read_body(receive, head, self._watch, body_bytes_max=most)
         self.metrics.received(len(body))
         answers: list[Message] = []
 

@@ -55,8 +55,9 @@ def run(config: FrontConfig) -> None:
     forbid_dumps()
     if config.unix_socket is not None:
         clear_unix_socket(Path(config.unix_socket))  # while it still may
-    tls = [Path(path) for path in (config.tls_cert, config.tls_key) if path is not None]
-    confined = confine([*program_folders(), *tls], Path(config.vault_socket).parent)
+    read = (config.tls_cert, config.tls_key, config.published)
+    readable = [Path(path) for path in read if path is not None]
+    confined = confine([*program_folders(), *readable], Path(config.vault_socket).parent)
     uvloop.run(serve(config, {"front": _CONFINED if confined else _UNCONFINED}))
 
 
@@ -79,7 +80,8 @@ async def serve(config: FrontConfig, protections: dict[str, str] | None = None) 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     link = VaultLink(config.vault_socket)
-    front = Front(link, protections=protections)
+    published = Path(config.published) if config.published else None
+    front = Front(link, protections=protections, published=published)
     servers = _servers(front, address, port, unix_socket, tls)
     silence("_granian", "granian.access", "litestar")
     await link.start()

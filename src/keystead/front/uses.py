@@ -26,6 +26,7 @@ __all__ = [
     "Envelope",
     "FailedItem",
     "ProofFields",
+    "ProvenItem",
     "ReceiptInfo",
     "answer_of",
     "decode_batch",
@@ -101,6 +102,14 @@ class AnsweredItem(msgspec.Struct, frozen=True):
 
     result: Any
     receipt: ReceiptInfo | None
+
+
+class ProvenItem(msgspec.Struct, frozen=True):
+    """:class:`AnsweredItem` with the tlog-proof that the log holds the use."""
+
+    result: Any
+    receipt: ReceiptInfo | None
+    proof: str
 
 
 class FailedItem(msgspec.Struct, frozen=True):
@@ -206,9 +215,12 @@ def proof_frame(fields: ProofFields) -> Proof:
     return Proof(fields.time_ms, fields.signature, fields.certificate)
 
 
-def encode_answer(done: Done) -> bytes:
-    """The JSON of what a use gave."""
-    return _JSON.encode(answer_of(done))
+def encode_answer(done: Done, proof: str | None = None) -> bytes:
+    """The JSON of what a use gave; with a proof, if it was waited for."""
+    answer = answer_of(done)
+    if proof is None:
+        return _JSON.encode(answer)
+    return _JSON.encode(ProvenItem(answer.result, answer.receipt, proof))
 
 
 def answer_of(done: Done) -> AnsweredItem:

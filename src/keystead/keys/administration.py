@@ -12,7 +12,7 @@ from keystead.keys.lifecycle import TRANSITIONS, Move, State, move
 from keystead.keys.model import Key, Policy, Version, check_labels, check_name
 from keystead.keys.purposes import PURPOSES, Purpose, default_algorithm
 
-__all__ = ["check_reason", "draft_key", "moved", "new_generation"]
+__all__ = ["audit_key", "check_reason", "draft_key", "moved", "new_generation"]
 
 _POLICY_PARTS = {
     Purpose.JWT: "jwt",
@@ -21,6 +21,7 @@ _POLICY_PARTS = {
     Purpose.SSH_CA: "ssh_ca",
 }
 
+_OWN_TENANT = "keystead"
 _PREHASHED_FAMILIES = ("ecdsa-", "rsa-pss-")
 """Ed25519 and ML-DSA hash within the signature: a digest of theirs is no message."""
 
@@ -67,6 +68,28 @@ def draft_key(command: CreateKey, *, key_id: str, now_ms: int) -> tuple[Key, str
         algorithms=(algorithm,),
         prehashed=command.prehashed,
         policy=command.policy,
+        generation=1,
+        primary=1,
+        versions=(),
+        revision=1,
+        epoch=0,
+        created_ms=now_ms,
+    )
+    return key, algorithm
+
+
+def audit_key(name: str, labels: dict[str, str], *, key_id: str, now_ms: int) -> tuple[Key, str]:
+    """The key of a node's own log, without versions, and its algorithm: made by no command."""
+    algorithm = default_algorithm(Purpose.AUDIT)
+    key = Key(
+        id=key_id,
+        name=name,
+        tenant=_OWN_TENANT,
+        labels=labels,
+        purpose=Purpose.AUDIT,
+        algorithms=(algorithm,),
+        prehashed=False,
+        policy=Policy(),
         generation=1,
         primary=1,
         versions=(),

@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from keystead.store.log_layout import CHANGES, DENIED, FORGOTTEN, HAS_PRINCIPAL, HAS_REQUEST
+
 __all__ = ["METADATA"]
 
 METADATA = sa.MetaData()
+
+
+def _partial(name: str, columns: tuple[str, ...], where: str) -> sa.Index:
+    text = sa.text(where)
+    return sa.Index(name, *columns, sqlite_where=text, postgresql_where=text)
+
 
 sa.Table(
     "meta",
@@ -77,6 +85,7 @@ sa.Table(
     sa.Column("salt", sa.LargeBinary, nullable=True),
     sa.Column("entry", sa.LargeBinary, nullable=False),
     sa.Column("leaf", sa.LargeBinary, nullable=False),
+    sa.Column("purpose", sa.Text, nullable=False, server_default=sa.text("''")),
     sa.Index("records_by_key", "key_id", "seq"),
     sa.Index("records_by_handle", "handle_id", "seq"),
     sa.Index(
@@ -86,6 +95,18 @@ sa.Table(
         sqlite_where=sa.text("outcome <> 'ok'"),
         postgresql_where=sa.text("outcome <> 'ok'"),
     ),
+    _partial("records_denied", ("seq",), DENIED),
+    _partial("records_forgotten", ("seq",), FORGOTTEN),
+    _partial("records_by_principal", ("principal", "seq"), HAS_PRINCIPAL),
+    _partial("records_by_request", ("request_id", "seq"), HAS_REQUEST),
+    _partial("records_by_change", ("op", "seq"), CHANGES),
+)
+sa.Table(
+    "log_blocks",
+    METADATA,
+    sa.Column("block", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("first_ms", sa.BigInteger, nullable=False),
+    sa.Column("last_ms", sa.BigInteger, nullable=False),
 )
 sa.Table(
     "idempotency",
@@ -123,4 +144,14 @@ sa.Table(
     sa.Column("expires_boot_ms", sa.BigInteger, nullable=False),
     sa.Column("opened_seq", sa.BigInteger, nullable=False),
     sa.Column("closed", sa.Boolean, nullable=False),
+)
+sa.Table(
+    "checkpoints",
+    METADATA,
+    sa.Column("size", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("root", sa.LargeBinary, nullable=False),
+    sa.Column("frontier", sa.LargeBinary, nullable=False),
+    sa.Column("note", sa.LargeBinary, nullable=False),
+    sa.Column("time_ms", sa.BigInteger, nullable=False),
+    sa.Column("mac", sa.LargeBinary, nullable=False),
 )

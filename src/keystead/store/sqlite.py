@@ -55,6 +55,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> 
                 hint="Put the data folder on a local disk with shared-memory support",
             )
         connection.execute("PRAGMA synchronous=FULL")
+        # What is forgotten or destroyed is overwritten in the file, not only let go of.
+        connection.execute("PRAGMA secure_delete=ON")
     connection.execute("SELECT count(*) FROM meta").fetchone()
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from keystead.errors import Conflict
 from keystead.ports import (
+    CheckpointRow,
     EpochRow,
     HandleRow,
     IdempotencyRow,
@@ -21,18 +22,20 @@ from keystead.ports import (
     Transaction,
 )
 from keystead.store.sqlite import connect, unavailable
+from keystead.store.sqlite_blocks import note_blocks
+from keystead.store.sqlite_forget import forget
 
 __all__ = ["SqliteJournal"]
 
 _APPEND = (
     "INSERT INTO records (seq, time_ms, epoch, op, outcome, key_id, version, handle_id, principal,"
-    " request_id, body, salt, entry, leaf) VALUES "
+    " request_id, body, salt, entry, leaf, purpose) VALUES "
 )
 _PUT_IDEMPOTENT = (
     "INSERT INTO idempotency (scope, key, fingerprint, seq, result, receipt, expires_ms) VALUES "
 )
 _ROWS_MAX = 512
-"""Rows of one INSERT; with 14 columns far below SQLite's bound on variables
+"""Rows of one INSERT; with 15 columns far below SQLite's bound on variables
 (sqlite.org/limits.html number 9)."""
 
 
@@ -74,6 +77,7 @@ class SqliteJournal:
 
 class _SqliteTransaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
         self._execute = connection.execute
         self._many = connection.executemany
 
@@ -153,6 +157,10 @@ class _SqliteTransaction:
 
     def append(self, rows: Sequence[RecordRow]) -> None:
         self._insert(_APPEND, rows)
+        note_blocks(self._connection, rows)
+
+    def forget(self, ranges: Sequence[tuple[int, int]], ops: Sequence[str]) -> int:
+        return forget(self._connection, ranges, ops)
 
     def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
         row = self._execute(
@@ -222,3 +230,20 @@ class _SqliteTransaction:
             " ON CONFLICT (id) DO UPDATE SET closed = excluded.closed",
             msgspec.structs.astuple(row),
         )
+
+    def put_checkpoint(self, row: CheckpointRow) -> None:
+        self._execute(
+            "INSERT INTO checkpoints (size, root, frontier, note, time_ms, mac)"
+            " VALUES (?,?,?,?,?,?) ON CONFLICT (size) DO NOTHING",
+            msgspec.structs.astuple(row),
+        )
+
+    def prune_checkpoints(self, before_ms: int, limit: int) -> int:
+        done = self._execute(
+            "DELETE FROM checkpoints WHERE size IN (SELECT size FROM checkpoints AS old"
+            " WHERE time_ms < ?1 AND EXISTS (SELECT 1 FROM checkpoints AS later"
+            " WHERE later.size > old.size"
+            " AND later.time_ms / 3600000 = old.time_ms / 3600000) ORDER BY size LIMIT ?2)",
+            (before_ms, limit),
+        )
+        return done.rowcount

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from keystead.ports import (
+    CheckpointRow,
+    EntryRow,
     EpochRow,
     HandleRow,
     IdempotencyRow,
     ObjectRow,
     RecordRow,
-    RecordsQuery,
     ReservationRow,
 )
 from keystead.store.sqlite import connect, unavailable
@@ -22,8 +23,10 @@ __all__ = ["SqliteRegistry"]
 
 _RECORD_COLUMNS = (
     "seq, time_ms, epoch, op, outcome, key_id, version, handle_id, principal, request_id,"
-    " body, salt, entry, leaf"
+    " body, salt, entry, leaf, purpose"
 )
+
+_CHECKPOINT_COLUMNS = "size, root, frontier, note, time_ms, mac"
 
 
 class SqliteRegistry:
@@ -103,32 +106,30 @@ class SqliteRegistry:
         row = self._one("SELECT uses FROM spent WHERE link = ?", link)
         return int(row[0]) if row else 0
 
-    def records(self, query: RecordsQuery) -> list[RecordRow]:
-        """Records that match, newest first."""
-        wanted = {
-            "key_id": query.key_id,
-            "handle_id": query.handle_id,
-            "outcome": query.outcome,
-            "op": query.op,
-            "request_id": query.request_id,
-        }
-        terms = [f"{column} = ?" for column, value in wanted.items() if value is not None]
-        values: list[object] = [value for value in wanted.values() if value is not None]
-        if query.outcome not in (None, "ok"):
-            # Said in words, as SQLite takes the index of refusals only where its own condition
-            # stands in the query (sqlite.org/partialindex.html section 3).
-            terms.append("outcome <> 'ok'")
-        if query.before is not None:
-            terms.append("seq < ?")
-            values.append(query.before)
-        where = f" WHERE {' AND '.join(terms)}" if terms else ""
-        sql = f"SELECT {_RECORD_COLUMNS} FROM records{where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  columns are constants, values are bound
-        return [RecordRow(*row) for row in self._all(sql, [*values, query.limit])]
-
     def records_from(self, seq: int, limit: int) -> list[RecordRow]:
         """Records in order from a sequence on."""
         sql = f"SELECT {_RECORD_COLUMNS} FROM records WHERE seq >= ? ORDER BY seq LIMIT ?"  # noqa: S608  columns are constants
         return [RecordRow(*row) for row in self._all(sql, (seq, limit))]
+
+    def entries_from(self, seq: int, limit: int) -> list[EntryRow]:
+        """What the tree is made of, in order."""
+        sql = (
+            "SELECT seq, epoch, salt, body, entry, leaf FROM records WHERE seq >= ?"
+            " ORDER BY seq LIMIT ?"
+        )
+        return [EntryRow(*row) for row in self._all(sql, (seq, limit))]
+
+    def checkpoint(self, size: int | None = None) -> CheckpointRow | None:
+        """The checkpoint of a size, or the last one."""
+        where = "" if size is None else " WHERE size = ?"
+        sql = f"SELECT {_CHECKPOINT_COLUMNS} FROM checkpoints{where} ORDER BY size DESC LIMIT 1"  # noqa: S608  constants, and the size is bound
+        row = self._one(sql, *(() if size is None else (size,)))
+        return CheckpointRow(*row) if row else None
+
+    def checkpoints_from(self, size: int, limit: int) -> list[CheckpointRow]:
+        """Checkpoints that are kept, in order."""
+        sql = f"SELECT {_CHECKPOINT_COLUMNS} FROM checkpoints WHERE size >= ? ORDER BY size LIMIT ?"  # noqa: S608  columns are constants
+        return [CheckpointRow(*row) for row in self._all(sql, (size, limit))]
 
     def reservations_open(self, node: str) -> list[ReservationRow]:
         """Reservations of a node that are not closed."""

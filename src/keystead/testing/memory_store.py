@@ -7,7 +7,7 @@ reported as failed, as when the connection to a database breaks while it commits
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -16,12 +16,19 @@ from typing import TypeVar
 import msgspec
 
 from keystead.errors import Conflict, LogUnavailable
+from keystead.keys.commands import CountBy
 from keystead.ports import (
+    CheckpointRow,
+    EntryRow,
     EpochRow,
     HandleRow,
     IdempotencyRow,
     ObjectRow,
+    Reach,
     RecordRow,
+    RecordsChoice,
+    RecordsCount,
+    RecordsPage,
     RecordsQuery,
     ReservationRow,
     Transaction,
@@ -29,6 +36,17 @@ from keystead.ports import (
 
 __all__ = ["Fault", "MemoryDisk", "MemoryStore", "Tables"]
 
+_HOUR_MS = 3_600_000
+_ASKED = ("key_id", "version", "purpose", "handle_id", "principal", "op", "request_id")
+_COUNTED: dict[CountBy, Callable[[RecordRow], str]] = {
+    "key": lambda row: row.key_id,
+    "principal": lambda row: row.principal,
+    "outcome": lambda row: row.outcome,
+    "operation": lambda row: row.op,
+    "handle": lambda row: row.handle_id,
+    "purpose": lambda row: row.purpose,
+    "hour": lambda row: str(row.time_ms // _HOUR_MS * _HOUR_MS),
+}
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -54,6 +72,7 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True):
     spent: dict[str, int] = {}
     counters: dict[tuple[str, str], bytes] = {}
     reservations: dict[str, ReservationRow] = {}
+    checkpoints: dict[int, CheckpointRow] = {}
 
 
 class MemoryDisk:
@@ -68,7 +87,7 @@ class MemoryDisk:
 
 
 class MemoryStore:
-    """Behind the ports ``Journal`` and ``Registry``; safe from any number of threads.
+    """Behind the ports ``Journal``, ``Registry`` and ``LogReader``; safe from any threads.
 
     ``before_commit``: called in the committing thread when a block has ended without an error;
     it may wait, which holds up the commit as a slow disk does. ``down``: while it is set, nothing
@@ -158,23 +177,27 @@ class MemoryStore:
         """Uses spent under a link."""
         return self._read().spent.get(link, 0)
 
-    def records(self, query: RecordsQuery) -> list[RecordRow]:
-        """Records that match, newest first."""
-        columns = ("key_id", "handle_id", "outcome", "op", "request_id")
-        wanted = {column: getattr(query, column) for column in columns}
-        rows = sorted(self._read().records.items(), reverse=True)
-        found = (
-            row
-            for seq, row in rows
-            if (query.before is None or seq < query.before)
-            and all(value in (None, getattr(row, column)) for column, value in wanted.items())
-        )
-        return [row for row, _ in zip(found, range(query.limit), strict=False)]
-
     def records_from(self, seq: int, limit: int) -> list[RecordRow]:
         """Records in order from a sequence on."""
         records = self._read().records
         return [records[number] for number in sorted(records) if number >= seq][:limit]
+
+    def entries_from(self, seq: int, limit: int) -> list[EntryRow]:
+        """What the tree is made of, in order."""
+        return [
+            EntryRow(row.seq, row.epoch, row.salt, row.body, row.entry, row.leaf)
+            for row in self.records_from(seq, limit)
+        ]
+
+    def checkpoint(self, size: int | None = None) -> CheckpointRow | None:
+        """The checkpoint of a size, or the last one."""
+        rows = self._read().checkpoints
+        return rows.get(max(rows, default=-1) if size is None else size)
+
+    def checkpoints_from(self, size: int, limit: int) -> list[CheckpointRow]:
+        """Checkpoints that are kept, in order."""
+        rows = self._read().checkpoints
+        return [rows[at] for at in sorted(rows) if at >= size][:limit]
 
     def reservations_open(self, node: str) -> list[ReservationRow]:
         """Reservations of a node that are not closed."""
@@ -184,6 +207,56 @@ class MemoryStore:
     def last_sequence(self) -> int:
         """The greatest sequence, -1 if there is none."""
         return max(self._read().records, default=-1)
+
+    # --- the log reader ----------------------------------------------------------------------
+
+    def search(self, query: RecordsQuery) -> RecordsPage:
+        """A page of records."""
+        rows, reach = self._found(query, query.limit)
+        return RecordsPage(rows, reach)
+
+    def count(self, query: RecordsQuery, by: CountBy) -> RecordsCount:
+        """Counts by a column."""
+        rows, reach = self._found(query, None)
+        return RecordsCount(dict(Counter(_COUNTED[by](row) for row in rows)), reach)
+
+    def choose(self, query: RecordsQuery) -> RecordsChoice:
+        """Sequences and the times they span."""
+        rows, reach = self._found(query, query.limit)
+        times = [row.time_ms for row in rows] or [0]
+        return RecordsChoice([row.seq for row in rows], min(times), max(times), reach)
+
+    def record(self, seq: int) -> RecordRow | None:
+        """One record."""
+        return self._read().records.get(seq)
+
+    def forgotten_in(self, ranges: Sequence[tuple[int, int]]) -> int:
+        """How many records of the ranges are forgotten."""
+        records = self._read().records
+        seqs = (seq for low, high in ranges for seq in range(low, high + 1))
+        return sum(seq in records and records[seq].body is None for seq in seqs)
+
+    def scrub(self) -> bool:
+        """Nothing lies beside this store."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _found(self, query: RecordsQuery, limit: int | None) -> tuple[list[RecordRow], Reach]:
+        records = self._read().records
+        top = max(records, default=-1)
+        low = 0 if query.after is None else query.after + 1
+        high = top if query.before is None else min(top, query.before - 1)
+        seqs = (
+            seq for seq in sorted(records, reverse=not query.oldest_first) if low <= seq <= high
+        )
+        rows = [records[seq] for seq in seqs if _matches(query, records[seq])]
+        if limit is not None and len(rows) >= limit:
+            rows = rows[:limit]
+            return rows, Reach(next=rows[-1].seq, end=False, top=top)
+        end = max(high, low - 1) if query.oldest_first else low
+        return rows, Reach(next=end, end=True, top=top)
 
 
 class _MemoryTransaction:
@@ -245,6 +318,16 @@ class _MemoryTransaction:
             raise _unavailable("a sequence is there twice")
         self._change(records=_inserted(self.tables.records, new))
 
+    def forget(self, ranges: Sequence[tuple[int, int]], ops: Sequence[str]) -> int:
+        gone = {
+            row.seq: msgspec.structs.replace(
+                row, body=None, salt=None, handle_id="", principal="", request_id=""
+            )
+            for row in _kept(self.tables.records, ranges, ops)
+        }
+        self._change(records=self.tables.records | gone)
+        return len(gone)
+
     def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
         return self.tables.idempotency.get((scope, key))
 
@@ -276,12 +359,45 @@ class _MemoryTransaction:
     def put_counters(self, values: dict[tuple[str, str], bytes]) -> None:
         self._change(counters=self.tables.counters | values)
 
+    def put_checkpoint(self, row: CheckpointRow) -> None:
+        self._change(checkpoints={row.size: row} | self.tables.checkpoints)
+
+    def prune_checkpoints(self, before_ms: int, limit: int) -> int:
+        rows = self.tables.checkpoints
+        last = {row.time_ms // _HOUR_MS: size for size, row in sorted(rows.items())}
+        old = (size for size, row in sorted(rows.items()) if row.time_ms < before_ms)
+        gone = {size for size in old if last[rows[size].time_ms // _HOUR_MS] != size}
+        gone = set(sorted(gone)[:limit])
+        self._change(checkpoints={size: row for size, row in rows.items() if size not in gone})
+        return len(gone)
+
     def put_reservation(self, row: ReservationRow) -> None:
         rows = self.tables.reservations
         there = rows.get(row.id)
         if there is not None:
             row = msgspec.structs.replace(there, closed=row.closed)
         self._change(reservations=rows | {row.id: row})
+
+
+def _kept(
+    records: dict[int, RecordRow], ranges: Sequence[tuple[int, int]], ops: Sequence[str]
+) -> list[RecordRow]:
+    seqs = {seq for low, high in ranges for seq in range(low, high + 1)} & records.keys()
+    rows = (records[seq] for seq in seqs)
+    return [row for row in rows if row.body is not None and row.op in ops]
+
+
+def _matches(query: RecordsQuery, row: RecordRow) -> bool:
+    if any(getattr(query, name) not in (None, getattr(row, name)) for name in _ASKED):
+        return False
+    outcomes = (None, "denied" if row.outcome != "ok" else "ok", row.outcome)
+    return (
+        query.outcome in outcomes
+        and (query.ops is None or row.op in query.ops)
+        and query.kept in (None, row.body is not None)
+        and (query.since_ms is None or row.time_ms >= query.since_ms)
+        and (query.until_ms is None or row.time_ms < query.until_ms)
+    )
 
 
 def _inserted(table: dict[_K, _V], rows: dict[_K, _V]) -> dict[_K, _V]:

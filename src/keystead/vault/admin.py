@@ -27,7 +27,11 @@ from keystead.keys.administration import check_reason, moved, new_generation
 from keystead.keys.caveats import Caveat, NotAfter
 from keystead.keys.commands import (
     Command,
+    CountRecords,
     CreateKey,
+    DiscloseRecord,
+    ForgetRecords,
+    GoOn,
     HandleInfo,
     IssuedHandle,
     IssueHandle,
@@ -37,13 +41,14 @@ from keystead.keys.commands import (
     ListRecords,
     ListTenants,
     MoveVersion,
-    RecordInfo,
+    ReconcileRecords,
     RevokedLink,
     RevokeHandle,
     RevokeKeyHandles,
     ShowHandle,
     ShowKey,
     TenantInfo,
+    WentOn,
 )
 from keystead.keys.handles import Body, issue
 from keystead.keys.lifecycle import Move
@@ -51,12 +56,14 @@ from keystead.keys.model import Key, Principal, check_name
 from keystead.keys.narrowing import caveats_of
 from keystead.keys.purposes import PURPOSES
 from keystead.keys.tenants import budget_of, limited, weakened
-from keystead.ports import Clock, Guard, HandleRow, Random, RecordsQuery, Registry, Transaction
+from keystead.ports import Clock, Guard, HandleRow, Random, Registry, Transaction
 from keystead.translog.entries import SALT_BYTES, Draft
+from keystead.vault.anchors import Anchors
 from keystead.vault.authority import Revocation, Snapshot, key_row, object_row
 from keystead.vault.committer import Applied, Change, Committed, Committer, Pending
-from keystead.vault.describe import key_info, record_info, tenant_info
+from keystead.vault.describe import key_info, tenant_info
 from keystead.vault.faults import fault
+from keystead.vault.logbook import Inquiry, Logbook
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker, Made, commit_made
 from keystead.vault.repeats import Once, Repeats
@@ -71,7 +78,7 @@ _LINK = re.compile(r"[0-9a-f]{32}\Z")
 _TTL_MAX_S = 10 * 366 * 24 * 3600
 _COMMAND = msgspec.msgpack.Decoder(Command)
 
-_CHANGES = (CreateKey, IssueHandle, LimitTenant, MoveVersion, RevokeHandle, RevokeKeyHandles)
+_CHANGES = (CreateKey, GoOn, IssueHandle, LimitTenant, MoveVersion, RevokeHandle, RevokeKeyHandles)
 
 Reply = Callable[[Answer], None]
 Apply = Callable[[Transaction, Snapshot, int, int], Applied]
@@ -90,6 +97,8 @@ class Administration:
         committer: Committer,
         reservations: Reservations,
         maker: KeyMaker,
+        logbook: Logbook,
+        anchors: Anchors,
         clock: Clock,
         random: Random,
         loop: asyncio.AbstractEventLoop,
@@ -102,6 +111,8 @@ class Administration:
         self._committer = committer
         self._reservations = reservations
         self._maker = maker
+        self._logbook = logbook
+        self._anchors = anchors
         self._clock = clock
         self._random = random
         self._loop = loop
@@ -116,7 +127,7 @@ class Administration:
             asked.principal = self._authenticate(request.token)
             asked.command = command = _decode(request.command)
             target = self._target(command)
-            self._guard.decide(asked.principal, _tag(command), target)
+            self._guard.decide(asked.principal, _action(command), target)
             if request.idempotency_key is not None and isinstance(command, _CHANGES):
                 key = request.idempotency_key
                 asked.once = self._repeats.once(asked.principal, key, request.command)
@@ -146,6 +157,10 @@ class Administration:
                 return self._standing.snapshot.named(name)
             case IssueHandle(key=name) | RevokeKeyHandles(key=name):
                 return self._standing.snapshot.named(name)
+            case ListRecords(key=str(name)) | CountRecords(key=str(name)):
+                return self._standing.snapshot.named(name)
+            case ForgetRecords(key=str(name)) | ReconcileRecords(key=name):
+                return self._standing.snapshot.named(name)
             case _:
                 return None
 
@@ -159,18 +174,33 @@ class Administration:
                 self._change(asked, partial(self._apply_stop, asked, command))
             case LimitTenant():
                 self._change(asked, partial(self._apply_limit, asked, command))
-            case ListTenants():
-                asked.done(self._tenants(command))
-            case ListKeys():
-                asked.done(self._list(command))
-            case ShowKey() if target is not None:
-                asked.done(key_info(target))
-            case ShowHandle():
-                asked.done(self._handle_info(command.handle_id))
-            case ListRecords():
-                asked.done(self._records(command))
+            case GoOn():
+                self._go_on(asked, command)
+            case ListTenants() | ListKeys() | ShowKey() | ShowHandle():
+                asked.done(self._seen(command, target))
+            case (
+                ListRecords()
+                | CountRecords()
+                | DiscloseRecord()
+                | ForgetRecords()
+                | ReconcileRecords()
+            ):
+                self._logbook.begin(command, self._inquiry(asked, target))
             case _:
                 raise InvariantViolation("a command has no way to be done")
+
+    def _seen(
+        self, command: ListTenants | ListKeys | ShowKey | ShowHandle, target: Key | None
+    ) -> object:
+        match command:
+            case ListTenants():
+                return self._tenants(command)
+            case ListKeys():
+                return self._list(command)
+            case ShowHandle():
+                return self._handle_info(command.handle_id)
+            case ShowKey():
+                return key_info(target or self._standing.snapshot.named(command.name))
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -210,23 +240,16 @@ class Administration:
             for name in names[: command.limit]
         ]
 
-    def _records(self, command: ListRecords) -> list[RecordInfo]:
-        _check_limit(command.limit)
-        if command.before is not None and not 0 <= command.before < 2**63:
-            raise MalformedRequest("expected a sequence number before which to search")
-        key_id = self._standing.snapshot.named(command.key).id if command.key else None
-        rows = self._registry.records(
-            RecordsQuery(
-                key_id=key_id,
-                handle_id=command.handle_id,
-                outcome=command.outcome,
-                op=command.operation,
-                request_id=command.request_id,
-                before=command.before,
-                limit=command.limit,
-            )
+    def _inquiry(self, asked: _Asked, target: Key | None) -> Inquiry:
+        if asked.principal is None:
+            raise InvariantViolation("nobody is known to have asked")
+        return Inquiry(
+            principal=asked.principal,
+            target=target,
+            draft=self._draft(asked),
+            done=asked.done,
+            refuse=partial(self._deny, asked),
         )
-        return [record_info(row) for row in rows]
 
     # --- changing ----------------------------------------------------------------------------
 
@@ -386,10 +409,30 @@ class Administration:
         )
         return Applied(rows=((row, 0),), drafts=(draft,), value=RevokedLink(revoked=command.link))
 
+    def _go_on(self, asked: _Asked, command: GoOn) -> None:
+        check_reason(command.reason)
+        went = WentOn(without=self._anchors.waiting)
+        draft = msgspec.structs.replace(
+            self._draft(asked), reason=command.reason, detail=went.without
+        )
+
+        def apply(_tx: Transaction, _snapshot: Snapshot, _epoch: int, _seq: int) -> Applied:
+            return Applied(drafts=(draft,), value=went)
+
+        self._change(asked, apply, after=partial(self._anchors.accept, command.reason))
+
     def _change(
-        self, asked: _Asked, apply: Apply, show: Callable[[Key], object] | None = None
+        self,
+        asked: _Asked,
+        apply: Apply,
+        show: Callable[[Key], object] | None = None,
+        *,
+        after: Callable[[], None] | None = None,
     ) -> None:
-        """Queue a change; best-effort uses pause until it is through (I4)."""
+        """Queue a change; best-effort uses pause until it is through (I4).
+
+        ``after``: called once it is durable, before it is answered.
+        """
         self._reservations.freeze()
 
         def shown(value: object) -> object:
@@ -409,6 +452,8 @@ class Administration:
                 return
             value, place = outcome
             self._standing.count("changes", _tag(asked.command))
+            if after is not None:
+                after()
             asked.done(shown(value), place)
 
         self._committer.change(Change(apply_once, deliver))
@@ -502,6 +547,11 @@ def _tag(command: Command | None) -> str:
     if command is None:
         return ""
     return str(command.__struct_config__.tag)
+
+
+def _action(command: Command) -> str:
+    """What the guard is asked for: who may search may count."""
+    return "log.search" if isinstance(command, CountRecords) else _tag(command)
 
 
 def _operations(key: Key) -> tuple[str, ...]:

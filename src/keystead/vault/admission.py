@@ -43,7 +43,7 @@ class Admission:
             CallerError: the rule that the use breaks.
             StateRolledBack: the registry was altered.
         """
-        self._standing.check()
+        self._standing.check_use()
         use, snapshot = running.use, self._standing.snapshot
         _check_texts(running)
         running.held = held = self._grants.get(use.handle)

@@ -30,6 +30,7 @@ from keystead.ports import Clock, IdempotencyRow, Journal, ObjectRow, Random, Re
 from keystead.translog.entries import SALT_BYTES, Draft, encode_draft
 from keystead.vault.authority import Snapshot
 from keystead.vault.faults import fault
+from keystead.vault.leaves import CommittedLeaves
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.rows import record_row
 from keystead.vault.view import TransactionView
@@ -146,6 +147,7 @@ class Committer:
         self._next_seq: int | None = None
         self._counts: dict[str, int] = {}
         self._pruned: set[str] = set()
+        self.leaves = CommittedLeaves()
         self.commits = 0
         self.records = 0
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -264,7 +266,7 @@ class Committer:
         self._next_seq = seq
         self._counts = view.counts
         self._pruned &= self._counts.keys()
-        self._count(len(rows))
+        self._count(rows)
         self._deliver(settled, None)
 
     def _settle(
@@ -336,7 +338,8 @@ class Committer:
                         tx.put_object(row, previous_revision=previous)
                     root = self._secrets.root_digest(after.digests)
                     tx.set_epoch(self._secrets.epoch_row(after.epoch, root))
-                tx.append(self._change_rows(applied.drafts, seq, after.epoch))
+                rows = self._change_rows(applied.drafts, seq, after.epoch)
+                tx.append(rows)
         except LogUnavailable as exc:
             self._next_seq = None
             self._loop.call_soon_threadsafe(self._on_trouble, exc)
@@ -349,7 +352,7 @@ class Committer:
         self._snapshot = after
         if applied.pruned:
             self._pruned.update(self._counts)
-        self._count(len(applied.drafts))
+        self._count(rows)
         self._loop.call_soon_threadsafe(self._on_trouble, None)
         self._loop.call_soon_threadsafe(self._on_snapshot, after)
         self._loop.call_soon_threadsafe(
@@ -386,9 +389,11 @@ class Committer:
             self._next_seq = tx.last_sequence() + 1
         return self._next_seq
 
-    def _count(self, records: int) -> None:
+    def _count(self, rows: list[RecordRow]) -> None:
         self.commits += 1
-        self.records += records
+        self.records += len(rows)
+        if rows:
+            self.leaves.add(rows[0].seq, [row.leaf for row in rows])
 
     def _fail(self, work: Change | list[Pending], error: KeysteadError) -> None:
         """Tell all whose result was withheld; keep what was released, to record it later."""

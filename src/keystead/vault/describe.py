@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from keystead.crypto.public import jwk, pem
@@ -105,11 +107,28 @@ def tenant_info(name: str, tenant: Tenant | None, keys: int) -> TenantInfo:
     )
 
 
-def record_info(row: RecordRow) -> RecordInfo:
-    """A record for an auditor."""
+def record_info(row: RecordRow, name: str, *, with_body: bool) -> RecordInfo:
+    """A record for an auditor; ``name``: its key's."""
+    state: Literal["kept", "forgotten", "withheld"] = "kept"
+    if row.body is None:
+        state = "forgotten"
+    elif not with_body:
+        state = "withheld"
     return RecordInfo(
         seq=row.seq,
-        body=msgspec.json.decode(row.body),
+        body=msgspec.json.decode(row.body) if row.body is not None and with_body else {},
         entry=row.entry.hex(),
         leaf=row.leaf.hex(),
+        state=state,
+        time_ms=row.time_ms,
+        epoch=row.epoch,
+        operation=row.op,
+        outcome=row.outcome,
+        key=row.key_id,
+        name=name,
+        version=row.version,
+        purpose=row.purpose,
+        handle=row.handle_id,
+        principal=row.principal,
+        request=row.request_id,
     )

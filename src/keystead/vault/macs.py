@@ -15,7 +15,7 @@ from keystead.crypto.aead import NONCE_BYTES, TAG_BYTES, hkdf, open_into, seal
 from keystead.encoding import length_prefixed
 from keystead.errors import SignatureInvalid, StateRolledBack
 from keystead.keys.handles import handle_root_info
-from keystead.ports import EpochRow, HandleRow, IdempotencyRow, ObjectRow, Random
+from keystead.ports import CheckpointRow, EpochRow, HandleRow, IdempotencyRow, ObjectRow, Random
 
 __all__ = ["VaultSecrets"]
 
@@ -88,6 +88,24 @@ class VaultSecrets:
         """
         if not hmac.compare_digest(self.epoch_row(row.epoch, row.root).mac, row.mac):
             raise StateRolledBack("the registry's epoch row was altered", hint=_RESTORE)
+
+    def signed_checkpoint(self, row: CheckpointRow) -> CheckpointRow:
+        """The row of a checkpoint with its MAC."""
+        numbers = f"{row.size}/{row.time_ms}".encode()
+        mac = self._mac(b"checkpoint", numbers, row.root, row.frontier, row.note)
+        return msgspec.structs.replace(row, mac=mac)
+
+    def check_checkpoint(self, row: CheckpointRow) -> None:
+        """Hold a checkpoint's row to its MAC.
+
+        Raises:
+            StateRolledBack: forged or altered.
+        """
+        if not hmac.compare_digest(self.signed_checkpoint(row).mac, row.mac):
+            raise StateRolledBack(
+                f"the registry's row of the checkpoint at size {row.size} was altered",
+                hint=_RESTORE,
+            )
 
     def handle_mac(self, row: HandleRow) -> bytes:
         """Over whom a handle was issued to."""

@@ -41,10 +41,13 @@ class KeyMaker:
         self._clock = clock
         self._random = random
 
+    def new_id(self) -> str:
+        """A fresh key id."""
+        return "k" + self._random.bytes(_ID_BYTES).hex()
+
     def draft(self, command: CreateKey) -> tuple[Key, str]:
         """The key without versions, and its algorithm; raises what is wrong with the command."""
-        key_id = "k" + self._random.bytes(_ID_BYTES).hex()
-        return draft_key(command, key_id=key_id, now_ms=self._clock.now_ms())
+        return draft_key(command, key_id=self.new_id(), now_ms=self._clock.now_ms())
 
     def tenant_key(self, tenant: str) -> bytes:
         """The tenant's sealed key-encryption key, a new one if it has none."""

@@ -196,6 +196,8 @@ def _recorded(registry: Registry, row: ReservationRow) -> int:
     while True:
         records = registry.records_from(seq, _SCAN)
         for record in records:
+            if record.body is None:  # forgotten, so far older than a reservation lives
+                continue
             body = decode_body(record.body)
             count += body.reservation == row.id and not body.op.startswith("reservation.")
         if len(records) < _SCAN:

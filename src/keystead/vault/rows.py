@@ -29,4 +29,5 @@ def record_row(
         salt,
         entry,
         leaf_hash(entry),
+        draft.purpose,
     )

@@ -18,6 +18,7 @@ from keystead.frames.codec import FrameReader, decode_requests, encode_frame
 from keystead.frames.messages import (
     Admin,
     Answer,
+    Checkpoint,
     Done,
     Public,
     Refused,
@@ -27,6 +28,7 @@ from keystead.frames.messages import (
     Use,
 )
 from keystead.vault.admin import Administration
+from keystead.vault.checkpoints import Checkpoints
 from keystead.vault.describe import certificate, jwks, public_view
 from keystead.vault.faults import fault
 from keystead.vault.standing import Standing
@@ -43,9 +45,15 @@ class Service:
     """Gives each kind of request to who does it."""
 
     def __init__(
-        self, standing: Standing, uses: Uses, administration: Administration, tending: Tending
+        self,
+        standing: Standing,
+        uses: Uses,
+        administration: Administration,
+        tending: Tending,
+        checkpoints: Checkpoints,
     ) -> None:
         self._standing = standing
+        self._checkpoints = checkpoints
         self._uses = uses
         self._administration = administration
         self._tending = tending
@@ -57,6 +65,8 @@ class Service:
                 self._uses.begin(request, reply)
             case Admin():
                 self._administration.begin(request, reply)
+            case Checkpoint():
+                self._checkpoints.begin(request, reply)
             case Public() | Status() | Tend():
                 reply(self._read(request))
 

@@ -15,7 +15,7 @@ from keystead.vault.macs import VaultSecrets
 from keystead.vault.reservations import gaps
 from keystead.vault.rows import record_row
 
-__all__ = ["DEPLOYMENT", "SEALED_ROOT", "found", "initialise", "record_gaps"]
+__all__ = ["DEPLOYMENT", "SEALED_ROOT", "found", "initialise", "record_gaps", "record_start"]
 
 DEPLOYMENT = "deployment"
 SEALED_ROOT = "sealed_root"
@@ -89,6 +89,22 @@ def found(registry: Registry, secrets: VaultSecrets) -> Snapshot:
             hint="Restore the registry from a backup. Nothing was changed",
         )
     return load(registry.objects(), epoch, secrets)
+
+
+def record_start(journal: Journal, *, epoch: int, node: str, clock: Clock, random: Random) -> int:
+    """Record that a vault starts; gives the record's sequence.
+
+    With its salt it is unlike every record before: a cosignature on a tree that holds it was made
+    after this start.
+    """
+    draft = Draft(
+        time_ms=clock.now_ms(), node=node, op="vault.start", outcome="ok", request="start"
+    )
+    with journal.transaction() as tx:
+        epoch = max(epoch, tx.epoch().epoch)
+        seq = tx.last_sequence() + 1
+        tx.append([record_row(seq, epoch, draft, random.bytes(SALT_BYTES))])
+    return seq
 
 
 def record_gaps(

@@ -10,6 +10,7 @@ from keystead.errors import KeysteadError, LogUnavailable, StateRolledBack
 from keystead.frames.messages import Metric, StatusInfo, Tend
 from keystead.ports import Clock, EpochRow, Random, Registry, Transaction
 from keystead.translog.entries import SALT_BYTES, Draft
+from keystead.vault.anchors import Anchors
 from keystead.vault.authority import Snapshot, load
 from keystead.vault.committer import Applied, Change, Committed, Committer, Pending
 from keystead.vault.denials import DenialLimiter
@@ -40,6 +41,7 @@ class Tending:
         reservations: Reservations,
         denials: DenialLimiter,
         opened: OpenedKeys,
+        anchors: Anchors,
         clock: Clock,
         random: Random,
         protections: dict[str, str],
@@ -51,6 +53,7 @@ class Tending:
         self._reservations = reservations
         self._denials = denials
         self._opened = opened
+        self._anchors = anchors
         self._clock = clock
         self._random = random
         self._protections = protections
@@ -66,6 +69,9 @@ class Tending:
             known = named if named in _INVARIANTS else "unknown"
             self._standing.count("invariant_violations", known)
         self._reservations.tend()
+        self._anchors.told(request.cosigned, request.witnesses, request.behind)
+        if self._standing.unanchored is not None:
+            self._anchors.look()
         self._summarise()
         pruning, self._prune_left = self._prune_left, _PRUNE_ROWS_A_ROUND
         if not pruning:
@@ -143,9 +149,7 @@ class Tending:
     def status(self) -> StatusInfo:
         """How the vault is."""
         standing = self._standing
-        reasons = tuple(
-            str(error) for error in (standing.tampered, standing.trouble) if error is not None
-        )
+        reasons = tuple(str(error) for error in standing.reasons())
         return StatusInfo(
             ready=not reasons,
             reasons=reasons,
@@ -154,7 +158,7 @@ class Tending:
             epoch=standing.snapshot.epoch,
             last_seq=self._registry.last_sequence(),
             keys=len(standing.snapshot.keys),
-            protections=self._protections,
+            protections=self._protections | {"anchor": self._anchors.protection()},
             metrics=tuple(self._metrics()),
         )
 
@@ -187,6 +191,11 @@ _FAMILIES = {
     "uses": ("keystead_vault_uses", "Uses done, by purpose.", "purpose"),
     "denials": ("keystead_vault_denials", "Uses and commands refused, by code.", "code"),
     "changes": ("keystead_vault_changes", "Changes of authority, by action.", "action"),
+    "reconcile_unrecorded": (
+        "keystead_reconcile_unrecorded",
+        "Artefacts that verify under a key and have no record, by key.",
+        "key",
+    ),
     "invariant_violations": (
         "keystead_invariant_violations",
         "Invariants found violated; anything but 0 is an incident.",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import NamedTuple
 
 import msgspec
 
 from keystead.errors import KeysteadError
-from keystead.ports import Clock, Custody, Journal, Random, Registry
+from keystead.ports import Clock, Custody, Guard, Journal, LogReader, Random, Registry
 from keystead.vault.admin import Administration
 from keystead.vault.admission import Admission
+from keystead.vault.anchors import AnchorConfig
 from keystead.vault.authority import Snapshot
+from keystead.vault.checkpoints import Checkpoints
 from keystead.vault.committer import Committer
 from keystead.vault.counters import ExpectedCounters
 from keystead.vault.denials import DenialLimiter
 from keystead.vault.grants import Grants
 from keystead.vault.guard import OperatorGuard
+from keystead.vault.logbook import Logbook
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker
 from keystead.vault.opened import OpenedKeys
@@ -32,10 +36,14 @@ _CUSTODY_THREADS = 2
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True):
-    """What a vault stands on: its ports, its secrets, and the state that was found at its start."""
+    """What a vault stands on: its ports, its secrets, and the state that was found at its start.
+
+    ``began``: the sequence of the record of this start; -1 if none was written.
+    """
 
     registry: Registry
     journal: Journal
+    log_reader: LogReader
     custody: Custody
     secrets: VaultSecrets
     clock: Clock
@@ -44,6 +52,9 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str
     node: str
     protections: dict[str, str]
+    anchors: AnchorConfig = AnchorConfig()
+    began: int = -1
+    guard: Guard = OperatorGuard()
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +69,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     uses: Uses
     administration: Administration
     tending: Tending
+    checkpoints: Checkpoints
+    logbook: Logbook
     service: Service
     executors: tuple[Executor, Executor]
 
@@ -68,16 +81,35 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         """
         for executor in self.executors:
             executor.shutdown(wait=True)
+        self.logbook.close()
         await asyncio.sleep(0)  # lets what the executors finished queue its records
         if orderly:
+            await self.checkpoints.close()
             self.tending.finish()
         await asyncio.get_running_loop().run_in_executor(None, self.committer.stop)
         await asyncio.sleep(0)  # lets the last commit's answers go out
         self.opened.close()
 
 
+class _Core(NamedTuple):
+    """What the others are built on."""
+
+    standing: Standing
+    committer: Committer
+    reservations: Reservations
+    opened: OpenedKeys
+    denials: DenialLimiter
+    grants: Grants
+    executors: tuple[Executor, Executor]
+    loop: asyncio.AbstractEventLoop
+
+
 def wire(base: Base) -> Services:
-    """The services, in the running loop; the committer is not started yet."""
+    """The services, in the running loop; the committer is not started yet.
+
+    Raises:
+        StateRolledBack: the log is not what its last checkpoint says.
+    """
     loop = asyncio.get_running_loop()
     standing = Standing(base.snapshot, deployment=base.deployment, node=base.node)
     opened = OpenedKeys(base.custody, base.registry)
@@ -89,44 +121,34 @@ def wire(base: Base) -> Services:
         ThreadPoolExecutor(_CUSTODY_THREADS, thread_name_prefix="custody"),
         ThreadPoolExecutor(1, thread_name_prefix="custody-ordered"),
     )
-    uses = Uses(
+    core = _Core(standing, committer, reservations, opened, denials, grants, executors, loop)
+    uses = _uses(base, core)
+    maker = KeyMaker(base.custody, base.registry, base.clock, base.random)
+    checkpoints = _checkpoints(base, standing, committer, opened, maker)
+    logbook = Logbook(
+        reader=base.log_reader,
         standing=standing,
-        admission=Admission(standing, grants, base.registry, base.secrets),
-        opened=opened,
-        counters=ExpectedCounters(base.registry, base.secrets),
-        reservations=reservations,
-        denials=denials,
+        guard=base.guard,
         committer=committer,
         clock=base.clock,
-        random=base.random,
-        executors=executors,
         loop=loop,
     )
     administration = Administration(
         standing=standing,
-        guard=OperatorGuard(),
+        guard=base.guard,
         secrets=base.secrets,
         registry=base.registry,
         committer=committer,
         reservations=reservations,
-        maker=KeyMaker(base.custody, base.registry, base.clock, base.random),
+        maker=maker,
+        logbook=logbook,
+        anchors=checkpoints.anchors,
         clock=base.clock,
         random=base.random,
         loop=loop,
         next_request_id=uses.next_request_id,
     )
-    tending = Tending(
-        standing=standing,
-        secrets=base.secrets,
-        registry=base.registry,
-        committer=committer,
-        reservations=reservations,
-        denials=denials,
-        opened=opened,
-        clock=base.clock,
-        random=base.random,
-        protections=base.protections,
-    )
+    tending = _tending(base, core, checkpoints)
     return Services(
         standing=standing,
         committer=committer,
@@ -137,9 +159,61 @@ def wire(base: Base) -> Services:
         uses=uses,
         administration=administration,
         tending=tending,
-        service=Service(standing, uses, administration, tending),
+        checkpoints=checkpoints,
+        logbook=logbook,
+        service=Service(standing, uses, administration, tending, checkpoints),
         executors=executors,
     )
+
+
+def _uses(base: Base, core: _Core) -> Uses:
+    return Uses(
+        standing=core.standing,
+        admission=Admission(core.standing, core.grants, base.registry, base.secrets),
+        opened=core.opened,
+        counters=ExpectedCounters(base.registry, base.secrets),
+        reservations=core.reservations,
+        denials=core.denials,
+        committer=core.committer,
+        clock=base.clock,
+        random=base.random,
+        executors=core.executors,
+        loop=core.loop,
+    )
+
+
+def _tending(base: Base, core: _Core, checkpoints: Checkpoints) -> Tending:
+    return Tending(
+        standing=core.standing,
+        secrets=base.secrets,
+        registry=base.registry,
+        committer=core.committer,
+        reservations=core.reservations,
+        denials=core.denials,
+        opened=core.opened,
+        anchors=checkpoints.anchors,
+        clock=base.clock,
+        random=base.random,
+        protections=base.protections,
+    )
+
+
+def _checkpoints(
+    base: Base, standing: Standing, committer: Committer, opened: OpenedKeys, maker: KeyMaker
+) -> Checkpoints:
+    made = Checkpoints(
+        standing=standing,
+        committer=committer,
+        registry=base.registry,
+        opened=opened,
+        secrets=base.secrets,
+        maker=maker,
+        clock=base.clock,
+        anchors=base.anchors,
+        began=base.began,
+    )
+    made.load()
+    return made
 
 
 def _committer(

@@ -16,12 +16,14 @@ from typing import Any
 import msgspec
 
 from keystead import app
+from keystead.custody.software import SoftwareCustody
 from keystead.errors import LogUnavailable
 from keystead.frames.messages import Admin, Answer, Done, Refused, Request
 from keystead.keys.commands import Command
 from keystead.net.system import SystemClock, SystemRandom
 from keystead.store.migrate import migrate_sqlite
 from keystead.testing.faulty_journal import FaultyJournal, Moment, Step, Trips
+from keystead.vault.wiring import Services, wire
 
 __all__ = ["REGISTRY", "Core", "Left", "left", "make_folder", "opened_core"]
 
@@ -41,7 +43,7 @@ class Left(msgspec.Struct, frozen=True):
 class Core:
     """Requests in, answers out; each answer is in the clients' file before anyone acts on it."""
 
-    def __init__(self, folder: Path, vault: Any, trips: Trips, token: str) -> None:  # noqa: ANN401  the composition root's own struct
+    def __init__(self, folder: Path, vault: Services, trips: Trips, token: str) -> None:
         self.folder = folder
         self._vault = vault
         self._trips = trips
@@ -92,18 +94,15 @@ async def opened_core(
     opened = app._open_deployment(config, clock, random)  # noqa: SLF001  the real start is under test
     faulty = FaultyJournal(opened.journal, trips)
     wrapped: Any = msgspec.structs.replace(opened, journal=faulty)
-    vault = app._build_vault(config, wrapped, clock, random, {})  # noqa: SLF001  as above
+    custody = SoftwareCustody(opened.root, random)
+    vault = wire(app._base(config, wrapped, custody, {}))  # noqa: SLF001  as above
     vault.committer.start()
     try:
         yield Core(folder, vault, trips, (folder / _TOKEN).read_text().strip())
     finally:
-        for executor in vault.executors:
-            executor.shutdown(wait=True)
-        await asyncio.sleep(0)
-        vault.tending.finish()
-        vault.committer.stop()
-        vault.opened_keys.close()
-        vault.custody.close()
+        await vault.close()
+        custody.close()
+        opened.log_reader.close()
         opened.registry.close()
         opened.journal.close()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from fault.crash.core import REGISTRY, Core, left, make_folder, opened_core
-from keystead.frames.messages import Answer, Done, Refused, Tend, Use
+from keystead.frames.messages import Answer, Checkpoint, Done, Refused, Tend, Use
 from keystead.keys.commands import (
     Command,
     CreateKey,
@@ -121,6 +121,7 @@ async def play(core: Core) -> None:
     await run.uses("ledger-3", "unwrap-1", "firmware-2", "wrap-2", "budget-2", "fresh-2")
     await run.revoke("lost")
     await core.ask("tend", Tend)
+    await run.checkpoint()
     await run.uses("jwt-3", "ledger-4")
     refused = await core.ask("budget-3", run.make("budget-3"))
     if not isinstance(refused, Refused) or refused.code not in ("limit_exceeded", _AGAIN):
@@ -225,6 +226,10 @@ class _Run:
             if isinstance(answer, Done) or answer.code == "conflict":
                 return
         raise AssertionError(f"{name} is not revoked: {answer}")
+
+    async def checkpoint(self) -> None:
+        """The tree head of all that is committed, as the steward asks for it."""
+        await self._until_done(lambda: self._core.ask("checkpoint", Checkpoint), "checkpoint")
 
     async def look(self, name: str) -> KeyInfo | None:
         for _ in range(_TRIES_MAX):

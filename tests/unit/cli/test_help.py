@@ -13,7 +13,11 @@ from typer.main import get_command
 from keystead.cli.main import COMMANDS, root
 
 SECRET = re.compile(r"token|secret|password|passphrase|pin$|proof|handle|private", re.IGNORECASE)
-IDS = {("log", "search", "handle"), ("handle", "show", "handle_id")}
+IDS = {
+    ("log", "search", "handle"),
+    ("log", "forget", "handle"),
+    ("handle", "show", "handle_id"),
+}
 """Parameters of such a name that hold a public id."""
 
 

@@ -1,4 +1,4 @@
-"""Keys and the log."""
+"""Keys."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from unit.cli.conftest import Run
-from unit.cli.node import KEY, RECORD, VERSION, FakeNode
+from unit.cli.node import KEY, VERSION, FakeNode
 
 
 def created(run: Run, node: FakeNode, *words: str) -> dict[str, Any]:
@@ -179,17 +179,3 @@ def test_jwks_and_certificate(run: Run, node: FakeNode) -> None:
     node.on("GET /v1/keys/shop/certificate", b"PEM\n")
     assert run("key", "certificate", "shop").out == "PEM\n"
     assert run("key", "certificate", "shop", "--json").json["certificate_pem"] == "PEM\n"
-
-
-def test_log(run: Run, node: FakeNode) -> None:
-    node.on("GET /v1/log", [RECORD])
-    words = ["--key", "shop", "--handle", "h", "--outcome", "ok", "--operation", "sign"]
-    ran = run("log", "search", *words, "--request", "r", "--before", "9", "--limit", "1", "--json")
-    assert [record["seq"] for record in ran.json] == [7]
-    assert node.seen[0].path == (
-        "/v1/log?key=shop&handle_id=h&outcome=ok&operation=sign&request_id=r&before=9&limit=1"
-    )
-    assert "jwt.sign" in run("log", "search").out
-    assert run("log", "show", "7", "--json").json["leaf"] == "01"
-    assert "jwt.sign" in run("log", "show", "7").out
-    assert run("log", "show", "8").status == 1

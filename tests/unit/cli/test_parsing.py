@@ -6,7 +6,15 @@ import msgspec
 import pytest
 import typer
 
-from keystead.cli.parsing import binding, duration_s, hex_bytes, pairs, rate, version_number
+from keystead.cli.parsing import (
+    binding,
+    duration_s,
+    hex_bytes,
+    instant_ms,
+    pairs,
+    rate,
+    version_number,
+)
 from keystead.errors import MalformedRequest
 from keystead.keys.narrowing import Binding, Narrowing, RateLimit, caveats_of
 
@@ -25,6 +33,27 @@ def test_durations(text: str, seconds: int) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         duration_s(text, "--ttl")
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ms"),
+    [
+        ("2h", 92_800_000),
+        ("1d1s", 13_599_000),
+        ("10w", 0),
+        ("1970-01-01T00:00:01Z", 1_000),
+        ("1970-01-02T00:00:00.25+01:00", 82_800_250),
+        ("1969-12-31T00:00:00Z", 0),
+    ],
+)
+def test_instants(text: str, time_ms: int) -> None:
+    assert instant_ms(text, "--since", 100_000_000) == time_ms
+
+
+@pytest.mark.parametrize("text", ["", "now", "2026-11-03", "2026-11-03T14:00:00", "25:00", "2y"])
+def test_what_is_no_instant(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="2026-11-03T14:00:00Z"):
+        instant_ms(text, "--since", 0)
 
 
 def test_rates() -> None:

@@ -48,6 +48,7 @@ KEY: dict[str, Any] = {
     "epoch": 1,
     "created_ms": 1,
 }
+RECORD = {"seq": 7, "body": {}, "entry": "00", "leaf": "01"}
 
 
 def test_the_surface_is_pinned() -> None:
@@ -73,8 +74,20 @@ def test_the_surface_is_pinned() -> None:
 
 
 def test_every_call_has_its_method() -> None:
-    calls = {*keystead.client.operations.__all__, *keystead.client.admin.__all__}
-    calls -= {"UseOptions", "new_idempotency_key", "Ask", "Issued", "RevokedLink"}
+    calls = {
+        *keystead.client.operations.__all__,
+        *keystead.client.admin.__all__,
+        *keystead.client.published.__all__,
+    }
+    calls -= {
+        "UseOptions",
+        "new_idempotency_key",
+        "Ask",
+        "Filters",
+        "Issued",
+        "RevokedLink",
+        "Search",
+    }
     assert {name for name in vars(Methods) if not name.startswith("_")} == calls
 
 
@@ -168,8 +181,13 @@ def test_keys_are_created_and_listed() -> None:
         (keystead.client.admin.show_key("shop"), "/v1/keys/shop", b""),
         (keystead.client.admin.show_handle("h-1"), "/v1/handles/h-1", b""),
         (
-            keystead.client.admin.log(key="shop", before=9),
-            "/v1/log?key=shop&before=9&limit=50",
+            keystead.client.admin.search_log(key="shop", before=9, oldest_first=True, limit=5),
+            "/v1/log?key=shop&before=9&oldest_first=true&limit=5",
+            b"",
+        ),
+        (
+            keystead.client.admin.count_log("hour", outcome="denied", since_ms=7),
+            "/v1/log/counts?by=hour&outcome=denied&since_ms=7",
             b"",
         ),
     ],
@@ -178,6 +196,34 @@ def test_each_admin_call_says_what_its_path_does_not(call: Any, path: str, body:
     assert (call.path, call.body) == (path, body)
     assert call.method == ("POST" if body else "GET")
     assert (call.idempotency_key is not None) == bool(body)
+
+
+def test_what_is_recorded_each_time_is_not_sent_again_by_itself() -> None:
+    disclose = keystead.client.admin.disclose(7, reason="audit")
+    assert (disclose.path, disclose.body) == ("/v1/log/disclose", b'{"seq":7,"reason":"audit"}')
+    forget = keystead.client.admin.forget_records(reason="old", before_ms=5)
+    assert forget.path == "/v1/log/forget"
+    assert (disclose.idempotency_key, forget.idempotency_key) == (None, None)
+
+
+def test_a_search_goes_on_until_it_has_what_was_asked_for() -> None:
+    """Also over pages that are empty."""
+    pages = [
+        {"records": [RECORD], "next": 90, "end": False, "top": 99},
+        {"records": [], "next": 40, "end": False, "top": 99},
+        {"records": [RECORD, RECORD], "next": 30, "end": False, "top": 99},
+        {"records": [], "next": 0, "end": True, "top": 99},
+    ]
+    for limit, asked in ((3, 3), (9, 4)):
+        node = FakeNode(*(httpx.Response(200, json=page) for page in pages))
+        with node.client(operator="kso1.root") as client:
+            assert len(client.log(key="shop", limit=limit)) == 3
+        assert len(node.requests) == asked
+        assert [str(request.url.query, "ascii") for request in node.requests][:3] == [
+            f"key=shop&limit={limit}",
+            f"key=shop&before=90&limit={limit - 1}",
+            f"key=shop&before=40&limit={limit - 1}",
+        ]
 
 
 def test_unknown_purposes_and_moves_are_refused_unsent() -> None:

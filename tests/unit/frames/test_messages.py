@@ -8,6 +8,7 @@ import pytest
 from keystead.frames.messages import (
     Admin,
     Answer,
+    Checkpoint,
     Done,
     Metric,
     Proof,
@@ -19,6 +20,7 @@ from keystead.frames.messages import (
     StatusInfo,
     Tend,
     Use,
+    WitnessView,
 )
 
 FIELDS = {
@@ -26,7 +28,9 @@ FIELDS = {
     Admin: "id token command idempotency_key",
     Public: "id what name",
     Status: "id",
-    Tend: "id findings",
+    Tend: "id findings cosigned witnesses behind",
+    Checkpoint: "id",
+    WitnessView: "name size time_s trouble",
     Done: "id result receipt",
     Refused: "id code message hint retry_after_s request_id",
     Proof: "time_ms signature certificate",
@@ -45,7 +49,8 @@ def test_the_places_of_fields_are_frozen(message: type[msgspec.Struct]) -> None:
 
 def test_the_tags_are_frozen() -> None:
     tags = [[each.__struct_config__.tag for each in get_args(union)] for union in (Request, Answer)]
-    assert tags == [["use", "admin", "public", "status", "tend"], ["done", "refused"]]
+    requests = ["use", "admin", "public", "status", "tend", "checkpoint"]
+    assert tags == [requests, ["done", "refused"]]
 
 
 def test_a_message_from_a_newer_side_is_read_as_far_as_it_is_known() -> None:

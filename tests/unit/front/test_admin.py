@@ -10,7 +10,10 @@ from keystead.frames.messages import Admin, Answer, Refused, Request
 from keystead.front.http import Front
 from keystead.keys.commands import (
     Command,
+    CountRecords,
     CreateKey,
+    DiscloseRecord,
+    ForgetRecords,
     IssueHandle,
     ListKeys,
     ListRecords,
@@ -99,6 +102,43 @@ ROUTES = [
             before=9,
             limit=3,
         ),
+    ),
+    Route(
+        "GET",
+        "/v1/log?version=2&purpose=jwt&principal=ci&since_ms=5&until_ms=9&after=-1"
+        "&oldest_first=true",
+        None,
+        200,
+        ListRecords(
+            version=2,
+            purpose=Purpose.JWT,
+            principal="ci",
+            since_ms=5,
+            until_ms=9,
+            after=-1,
+            oldest_first=True,
+        ),
+    ),
+    Route(
+        "GET",
+        "/v1/log/counts?by=hour&key=web&outcome=denied",
+        None,
+        200,
+        CountRecords(by="hour", key="web", outcome="denied"),
+    ),
+    Route(
+        "POST",
+        "/v1/log/disclose",
+        {"seq": 7, "reason": "audit"},
+        200,
+        DiscloseRecord(seq=7, reason="audit"),
+    ),
+    Route(
+        "POST",
+        "/v1/log/forget",
+        {"before_ms": 5, "principal": "ci", "reason": "retention"},
+        200,
+        ForgetRecords(before_ms=5, principal="ci", reason="retention"),
     ),
 ]
 

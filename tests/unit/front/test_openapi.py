@@ -10,6 +10,7 @@ import pytest
 from keystead.frames.messages import Receipt
 from keystead.front.openapi import RESULTS, document
 from keystead.front.uses import ReceiptInfo
+from keystead.keys.commands import CountRecords, ListRecords
 from keystead.keys.operations import FACTS
 
 
@@ -92,7 +93,9 @@ def test_changes_have_a_body_and_queries_their_parameters(api: dict[str, Any]) -
     for path, method, operation in operations(api):
         assert ("requestBody" in operation) == (method == "post"), path
     names = {p["name"] for p in api["paths"]["/v1/log"]["get"]["parameters"]}
-    assert names == {"key", "handle_id", "outcome", "operation", "request_id", "before", "limit"}
+    assert names == {*ListRecords.__struct_fields__}
+    names = {p["name"] for p in api["paths"]["/v1/log/counts"]["get"]["parameters"]}
+    assert names == {*CountRecords.__struct_fields__}
 
 
 def test_a_receipt_has_the_fields_of_the_frame() -> None:

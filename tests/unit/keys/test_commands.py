@@ -22,6 +22,11 @@ MINIMAL: dict[str, dict[str, object]] = {
     "handle.revoke_all": {"key": "shop", "reason": "test"},
     "handle.show": {"handle_id": "h-1"},
     "log.search": {},
+    "log.count": {"by": "key"},
+    "log.disclose": {"seq": 7},
+    "log.forget": {"reason": "test"},
+    "log.go_on": {"reason": "test"},
+    "log.reconcile": {"key": "shop"},
     "tenant.limit": {"tenant": "shop", "count": 100, "reason": "test"},
     "tenant.list": {},
 }

@@ -1,32 +1,33 @@
 """The steward reads every record after its commit, and says which does not fit, and how."""
 
 from collections.abc import Callable
+from typing import Any
 
-import msgspec
 import pytest
 
-from keystead.ports import RecordRow
+from keystead.ports import EntryRow
 from keystead.steward.watch import RecordWatch
 from keystead.translog.entries import Draft, entry_of, leaf_hash
 from keystead.vault.rows import record_row
 
 
-def row(seq: int, epoch: int = 1) -> RecordRow:
+def row(seq: int, epoch: int = 1) -> EntryRow:
     draft = Draft(time_ms=1, node="n", op="tls.sign", outcome="ok", request=f"r{seq}")
-    return record_row(seq, epoch, draft, bytes([seq % 256]) * 16)
+    made = record_row(seq, epoch, draft, bytes([seq % 256]) * 16)
+    return EntryRow(seq, epoch, made.salt, made.body, made.entry, made.leaf)
 
 
 ROWS = [row(seq) for seq in range(6)]
 
 
-def altered(at: int, **fields: object) -> list[RecordRow]:
+def altered(at: int, **fields: Any) -> list[EntryRow]:
     """The log with one row changed by whoever can write the database."""
-    return [*ROWS[:at], msgspec.structs.replace(ROWS[at], **fields), *ROWS[at + 1 :]]
+    return [*ROWS[:at], ROWS[at]._replace(**fields), *ROWS[at + 1 :]]
 
 
-def resealed(at: int, body: bytes) -> list[RecordRow]:
+def resealed(at: int, body: bytes | None) -> list[EntryRow]:
     """The same, by one who also makes entry and leaf anew: the hashes hold, and tell nothing."""
-    entry = entry_of(ROWS[at].salt, body)
+    entry = entry_of(ROWS[at].salt or b"", body or b"")
     return altered(at, body=body, entry=entry, leaf=leaf_hash(entry))
 
 
@@ -65,19 +66,19 @@ def test_it_goes_on_where_it_was() -> None:
         ),
     ],
 )
-def test_what_does_not_fit_is_found_once(rows: list[RecordRow], finding: str) -> None:
+def test_what_does_not_fit_is_found_once(rows: list[EntryRow], finding: str) -> None:
     watch = RecordWatch()
     assert watch.check(rows) == [finding]
     assert watch.next_seq == rows[-1].seq + 1
 
 
 @pytest.mark.parametrize("alter", [lambda seq: row(seq, epoch=2), lambda seq: row(seq, epoch=0)])
-def test_an_epoch_is_part_of_the_place(alter: Callable[[int], RecordRow]) -> None:
+def test_an_epoch_is_part_of_the_place(alter: Callable[[int], EntryRow]) -> None:
     """A genuine row of another epoch is sound by itself: order of epochs is not the watch's."""
     assert RecordWatch(3).check([alter(3)]) == []
 
 
 def test_every_row_that_does_not_fit_has_its_finding() -> None:
-    rows = [msgspec.structs.replace(each, leaf=bytes(32)) for each in ROWS]
+    rows = [each._replace(leaf=bytes(32)) for each in ROWS]
     findings = RecordWatch().check(rows)
     assert findings == [f"I10 record {seq}: the leaf is not that of its entry" for seq in range(6)]

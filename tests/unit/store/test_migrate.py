@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from keystead.errors import StartupError
@@ -250,3 +252,46 @@ def test_sqlalchemy_sees_what_the_driver_sees(tmp_path: Path) -> None:
     engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
     assert set(sa.inspect(engine).get_table_names()) == tables(path)
     engine.dispose()
+
+
+# --- from one version to the next ----------------------------------------------------------------
+
+
+def test_a_log_from_before_its_search_is_filled_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Purposes from the bodies, more than one batch of them; times by blocks of 1,024 records."""
+    path = tmp_path / "registry.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(ScriptDirectory, "get_current_head", lambda _: "0001")
+        patch.setattr("keystead.store.migrate.command", First)
+        assert migrate_sqlite(path) == "0001"
+    bodies = [b'{"seq":0,"purpose":"jwt"}', b"{}", None, b"no json", b'{"purpose":7}']
+    rows = [
+        (seq, 20_000 - seq, bodies[seq % 5] if seq else b'{"purpose":"tls"}')
+        for seq in range(10_300)
+    ]
+    connection = sqlite3.connect(path)
+    connection.executemany(
+        "INSERT INTO records VALUES (?1,?2,1,'op','ok','k',1,'h','p','r',?3,x'00',x'01',x'02')",
+        rows,
+    )
+    connection.commit()
+    connection.close()
+    assert migrate_sqlite(path) == HEAD
+    connection = sqlite3.connect(path)
+    found = dict(connection.execute("SELECT seq, purpose FROM records").fetchall())
+    blocks = connection.execute("SELECT * FROM log_blocks ORDER BY block").fetchall()
+    connection.close()
+    assert found == {seq: "jwt" if seq % 5 == 0 else "" for seq in range(1, 10_300)} | {0: "tls"}
+    assert len(blocks) == 11
+    assert blocks[0] == (0, 20_000 - 1_023, 20_000)
+    assert blocks[10] == (10, 20_000 - 10_299, 20_000 - 10_240)
+
+
+class First:
+    """Alembic's commands, of which only the first migration is there."""
+
+    @staticmethod
+    def upgrade(config: Config, _revision: str) -> None:
+        command.upgrade(config, "0001")

@@ -9,19 +9,18 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from keystead.keys.purposes import PURPOSES
 from keystead.ports import (
     HandleRow,
     IdempotencyRow,
     ObjectRow,
     RecordRow,
-    RecordsQuery,
     ReservationRow,
 )
-from keystead.store import sqlite_registry
+from keystead.store.log_layout import CHANGES
 from keystead.store.migrate import migrate_sqlite
 from keystead.store.schema import METADATA
 from keystead.store.sqlite import connect
-from keystead.store.sqlite_registry import SqliteRegistry
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_migrations_make_it_to_the_letter(database: Path, tmp_path: Path) -> Non
     METADATA.create_all(engine)
     engine.dispose()
     assert statements(database) == statements(tmp_path / "straight.db")
-    assert len(statements(database)) == len(METADATA.tables) + 6
+    assert len(statements(database)) == len(METADATA.tables) + 11
 
 
 def test_the_comparison_can_fail(database: Path) -> None:
@@ -85,41 +84,17 @@ def test_rows_are_the_tables_columns(table: str, row: type[msgspec.Struct]) -> N
     assert columns == row.__struct_fields__
 
 
+def test_every_use_is_left_out_of_the_index_of_changes() -> None:
+    """One that is not costs its place there at every use."""
+    uses = {f"{purpose!s}.{name}" for purpose, row in PURPOSES.items() for name in row.operations}
+    assert set(CHANGES.split("'")[1::2]) == uses
+
+
 def test_a_version_is_one_row_of_the_log(database: Path) -> None:
     """Sequences are SQLite's own row numbers, so the log costs no second tree."""
     connection = connect(database)
     connection.execute(
-        "INSERT INTO records VALUES (7,1,1,'op','ok','k',1,'h','p','r',NULL,NULL,x'01',x'02')"
+        "INSERT INTO records VALUES (7,1,1,'op','ok','k',1,'h','p','r',NULL,NULL,x'01',x'02','')"
     )
     assert connection.execute("SELECT rowid FROM records").fetchall() == [(7,)]
     connection.close()
-
-
-@pytest.mark.parametrize(
-    ("query", "index"),
-    [
-        (RecordsQuery(key_id="k1"), "records_by_key"),
-        (RecordsQuery(handle_id="h1"), "records_by_handle"),
-        (RecordsQuery(outcome="key_state"), "records_refused"),
-        (RecordsQuery(outcome="key_state", op="tls.sign"), "records_refused"),
-        (RecordsQuery(key_id="k1", outcome="ok", before=9), "records_by_key"),
-    ],
-    ids=str,
-)
-def test_an_incidents_queries_run_on_indexes(
-    database: Path, query: RecordsQuery, index: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registry = SqliteRegistry(database)
-    plans: list[str] = []
-    ask = registry._all  # noqa: SLF001  where its SQL passes
-
-    def explained(sql: str, values: tuple[object, ...] = ()) -> list[object]:
-        plans.extend(row[3] for row in ask(f"EXPLAIN QUERY PLAN {sql}", values))
-        return []
-
-    monkeypatch.setattr(registry, "_all", explained)
-    assert registry.records(query) == []
-    registry.close()
-    assert any(f"USING INDEX {index}" in plan for plan in plans), plans
-    assert not any(plan.startswith(("SCAN", "USE TEMP")) for plan in plans), plans
-    assert sqlite_registry.__all__ == ["SqliteRegistry"]

@@ -22,11 +22,13 @@ from keystead.keys.framing.tls import SignTls
 from keystead.keys.model import Policy
 from keystead.keys.narrowing import Narrowing
 from keystead.keys.purposes import Purpose
-from keystead.ports import Custody
+from keystead.ports import Custody, Guard, LogReader
 from keystead.testing.clocks import ManualClock, SeededRandom
 from keystead.testing.memory_store import MemoryDisk, MemoryStore
 from keystead.translog.entries import Body, decode_body
+from keystead.vault.anchors import AnchorConfig
 from keystead.vault.authority import Snapshot
+from keystead.vault.guard import OperatorGuard
 from keystead.vault.start import found, initialise, record_gaps
 from keystead.vault.wiring import Base, Services, wire
 from unit.vault.scene import WAIT_S, secrets_of
@@ -50,6 +52,10 @@ class Node:
     token: str = ""
     custody: Custody | None = None
     gap_uses: int = 0
+    anchors: AnchorConfig = field(default_factory=AnchorConfig)
+    began: int = -1
+    guard: Guard = field(default_factory=OperatorGuard)
+    reader: LogReader | None = None
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(self.disk)
@@ -109,6 +115,8 @@ class Node:
             Base(
                 registry=self.store,
                 journal=self.store,
+                log_reader=self.reader or self.store,
+                guard=self.guard,
                 custody=self.custody,
                 secrets=self.secrets,
                 clock=self.clock,
@@ -117,6 +125,8 @@ class Node:
                 deployment=DEPLOYMENT,
                 node=NODE,
                 protections={"seal": "none"},
+                anchors=self.anchors,
+                began=self.began,
             )
         )
 
@@ -188,7 +198,8 @@ class Node:
     # --- the log -----------------------------------------------------------------------------
 
     def log(self, op: str = "") -> list[Body]:
-        bodies = [decode_body(row.body) for row in self.store.records_from(0, 100_000)]
+        rows = self.store.records_from(0, 100_000)
+        bodies = [decode_body(row.body) for row in rows if row.body is not None]
         return [body for body in bodies if op in ("", body.op)]
 
     def hold(self) -> Callable[[], None]:

@@ -130,7 +130,7 @@ class Scene:
         return self.store.records_from(0, 100_000)
 
     def log(self) -> list[RecordBody]:
-        return [decode_body(row.body) for row in self.rows()]
+        return [decode_body(row.body or b"") for row in self.rows()]
 
     def outcomes(self) -> list[str]:
         return [body.outcome for body in self.log()]

@@ -17,8 +17,8 @@ from keystead.keys.commands import (
     KeyInfo,
     ListKeys,
     ListRecords,
+    LogPage,
     MoveVersion,
-    RecordInfo,
     RevokedLink,
     RevokeHandle,
     RevokeKeyHandles,
@@ -371,8 +371,8 @@ async def test_records_are_found_by_what_they_say(node: Node) -> None:
 
         async def found(**fields: object) -> list[str]:
             command = msgspec.structs.replace(ListRecords(), **fields)
-            rows = result_of(await node.admin(command), list[RecordInfo])
-            return [str(row.body["op"]) for row in rows]
+            page = result_of(await node.admin(command), LogPage)
+            return [str(row.body["op"]) for row in page.records]
 
         assert await found(limit=2) == ["tls.sign", "tls.sign"]
         assert await found(key="web") == ["tls.sign", "tls.sign", "handle.issue", "key.create"]

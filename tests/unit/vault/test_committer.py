@@ -67,7 +67,7 @@ async def test_a_record_is_what_was_hashed(scene: Scene) -> None:
     async with scene.committing() as running:
         await committed(running.use())
     [row] = scene.rows()
-    assert row.entry == entry_of(row.salt, row.body)
+    assert row.entry == entry_of(row.salt or b"", row.body or b"")
     assert row.leaf == leaf_hash(row.entry)
     [body] = scene.log()
     assert (body.seq, body.epoch, body.op, body.outcome) == (0, 1, "data.wrap", "ok")

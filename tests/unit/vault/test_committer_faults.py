@@ -319,7 +319,7 @@ async def test_a_released_use_is_never_lost_though_maybe_doubled(scene: Scene) -
         await until(late)
     requests = [body.request for body in scene.log()]
     assert requests == ["r1", "r1"]
-    salts = {(row.salt, msgspec.json.decode(row.body)["request"]) for row in scene.rows()}
+    salts = {(row.salt, msgspec.json.decode(row.body or b"{}")["request"]) for row in scene.rows()}
     assert len(salts) == 1
 
 

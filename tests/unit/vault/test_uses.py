@@ -55,7 +55,7 @@ async def test_a_use_is_recorded_before_it_is_answered(node: Node) -> None:
     assert (body.seq, body.outcome, body.ack) == (answer.receipt.seq, "ok", "durable")
     assert (body.name, body.handle, body.link) == ("web", handle.handle_id, handle.link)
     assert (body.context, body.reason, body.principal) == ("web/eu/shop", "renewal", "ci")
-    assert body.signed == commitment(row.salt, message)
+    assert body.signed == commitment(row.salt or b"", message)
 
 
 async def test_nothing_is_answered_while_the_disk_is_held_up(node: Node) -> None:
@@ -378,7 +378,7 @@ async def test_a_made_up_operation_is_not_recorded(node: Node, field: str) -> No
     async with node.serving():
         use = msgspec.structs.replace(node.use_of("ks1.AAAA"), **{field: "ann@shop.example"})
         check_refused(await node.ask(use), "handle_invalid")
-    body = node.store.records_from(0, 100)[-1].body
+    body = node.store.records_from(0, 100)[-1].body or b""
     assert b"handle_invalid" in body
     assert b"ann@shop.example" not in body
 

@@ -38,14 +38,18 @@ class _Said(msgspec.Struct, frozen=True):
 
 
 class Node:
-    """``keystead up`` on a free port of 127.0.0.1; ``start_s``: until it said that it serves."""
+    """``keystead up`` on a free port of 127.0.0.1; ``start_s``: until it said that it serves.
 
-    def __init__(self, folder: Path) -> None:
+    ``publish``: whether the log is published, as no command but this one may leave it.
+    """
+
+    def __init__(self, folder: Path, *, publish: bool = True) -> None:
         self._token_file = folder.parent / f"{folder.name}-operator.token"
         options = NodeOptions(
             data=str(folder),
             listen="127.0.0.1:0",
             operator_token_file=str(self._token_file),
+            publish=publish,
             json=True,
         )
         config = msgspec.json.encode(options).decode()

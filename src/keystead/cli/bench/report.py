@@ -26,6 +26,8 @@ __all__ = [
 
 BAO_AUDIT, BAO = "openbao-audit", "openbao"
 """What the ids of OpenBao's subjects begin with, with its file audit and without."""
+UNPUBLISHED = "unpublished"
+"""What the ids of a node's subjects begin with that has neither checkpoints nor tiles."""
 
 Verdict = Literal["met", "missed", "not measured", "no target"]
 
@@ -132,6 +134,13 @@ TARGETS: tuple[Target, ...] = (
     Target("batches of 100 / OpenBao's with audit", "batch", f"{BAO_AUDIT}-batch", 1.2),
     Target("batches of 100 / OpenBao's without audit", "batch", f"{BAO}-batch", None),
     Target("the pipeline in process / cryptography alone", "pipeline", "alone", None),
+    Target(
+        "one signature a request, 64 connections / without the published log",
+        "single-64",
+        f"{UNPUBLISHED}-single-64",
+        0.9,
+    ),
+    Target("batches of 100 / without the published log", "batch", f"{UNPUBLISHED}-batch", None),
 )
 """What issue and documentation promise; a ratio without a bound is for people to see."""
 

@@ -24,7 +24,12 @@ from keystead.cli.bench.report import (
     rows_of,
     start_ratio,
 )
-from keystead.cli.bench.subjects import Subject, bao_subjects, own_subjects
+from keystead.cli.bench.subjects import (
+    Subject,
+    bao_subjects,
+    own_subjects,
+    unpublished_subjects,
+)
 from keystead.errors import StartupError
 
 __all__ = ["FEW_KEYS", "Plan", "order_of", "run_bench"]
@@ -74,10 +79,13 @@ def run_bench(plan: Plan, say: Say) -> Report:
         load = choose(plan.load, folder)
         if plan.load == "auto" and load.name != "wrk":
             missing.append("wrk is not installed: several Python processes make the load")
-        say("starting a node")
+        say("starting a node, and one without the published log")
         node = stack.enter_context(_running(lambda: Node(folder / "node")))
-        node.prepare()
+        bare = stack.enter_context(_running(lambda: Node(folder / "bare", publish=False)))
+        for each in (node, bare):
+            each.prepare()
         subjects = own_subjects(node, load, folder, plan.connections)
+        subjects += unpublished_subjects(bare, load, plan.connections)
         program = _openbao(plan, missing)
         if program is not None:
             for audit in (True, False):

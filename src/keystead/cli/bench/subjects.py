@@ -13,13 +13,22 @@ from keystead.cli.bench.alone import measure_alone
 from keystead.cli.bench.children import run_helper
 from keystead.cli.bench.load import Job, Load
 from keystead.cli.bench.machine import cpu_s
-from keystead.cli.bench.report import BAO, BAO_AUDIT, Sample
+from keystead.cli.bench.report import BAO, BAO_AUDIT, UNPUBLISHED, Sample
 from keystead.cli.bench.work import BATCH
 
-__all__ = ["BATCH_CONNECTIONS", "Serving", "Subject", "bao_subjects", "own_subjects"]
+__all__ = [
+    "BATCH_CONNECTIONS",
+    "Serving",
+    "Subject",
+    "bao_subjects",
+    "own_subjects",
+    "unpublished_subjects",
+]
 
 BATCH_CONNECTIONS = 4
 """Connections that send batches: 400 signatures under way, as the pipeline in process has."""
+_COMPARED_CONNECTIONS = 64
+"""Single requests are compared at so many connections only, if they are measured at so many."""
 _SPARE_S = 60.0
 
 
@@ -65,6 +74,12 @@ def own_subjects(node: Serving, load: Load, folder: Path, connections: list[int]
         Subject("pipeline", "the vault's pipeline in process", _pipeline(folder), warm=True),
         *_served("", "Keystead", node, load, connections),
     ]
+
+
+def unpublished_subjects(server: Serving, load: Load, connections: list[int]) -> list[Subject]:
+    """A node that publishes no log: what checkpoints and tiles cost the other one."""
+    compared = [count for count in connections if count == _COMPARED_CONNECTIONS]
+    return _served(f"{UNPUBLISHED}-", "Keystead without the published log", server, load, compared)
 
 
 def bao_subjects(

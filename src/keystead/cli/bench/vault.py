@@ -20,6 +20,7 @@ from keystead.keys.commands import CreateKey, IssuedHandle, IssueHandle, KeyInfo
 from keystead.net.system import SystemClock, SystemRandom
 from keystead.store.sqlite_journal import SqliteJournal
 from keystead.store.sqlite_registry import SqliteRegistry
+from keystead.store.sqlite_search import SqliteLogReader
 from keystead.vault.authority import Snapshot
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.start import DEPLOYMENT, SEALED_ROOT, found, initialise
@@ -39,6 +40,7 @@ class Stores(msgspec.Struct, frozen=True):
 
     registry: SqliteRegistry
     journal: SqliteJournal
+    log_reader: SqliteLogReader
     root: RootKey
     secrets: VaultSecrets
     custody: SoftwareCustody
@@ -54,6 +56,7 @@ class Stores(msgspec.Struct, frozen=True):
     def close(self) -> None:
         """Wipe the root key, close the database."""
         self.custody.close()
+        self.log_reader.close()
         self.registry.close()
         self.journal.close()
 
@@ -89,11 +92,14 @@ def open_stores(folder: Path) -> Stores:
             random=random,
         )
     custody = SoftwareCustody(root, random)
-    return Stores(registry, journal, root, secrets, custody, deployment, token, clock, random)
+    reader = SqliteLogReader(path)
+    return Stores(
+        registry, journal, reader, root, secrets, custody, deployment, token, clock, random
+    )
 
 
 class Vault:
-    """Uses and administration on a running loop, over :class:`Stores`."""
+    """Uses, administration and checkpoints on a running loop, over :class:`Stores`."""
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
@@ -101,6 +107,7 @@ class Vault:
             Base(
                 registry=stores.registry,
                 journal=stores.journal,
+                log_reader=stores.log_reader,
                 custody=stores.custody,
                 secrets=stores.secrets,
                 clock=stores.clock,
@@ -113,6 +120,7 @@ class Vault:
         )
         self.committer = self._services.committer
         self.uses = self._services.uses
+        self.checkpoints = self._services.checkpoints
         self.committer.start()
 
     async def administer(self, command: CreateKey | IssueHandle, kind: type[T]) -> T:

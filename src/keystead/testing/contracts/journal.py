@@ -17,7 +17,6 @@ from keystead.ports import (
     Journal,
     ObjectRow,
     RecordRow,
-    RecordsQuery,
     Registry,
     ReservationRow,
     Transaction,
@@ -166,7 +165,6 @@ class JournalContract:
     def test_an_empty_store_holds_nothing(self) -> None:
         """Reads of an empty store answer, with nothing."""
         self._check(_EMPTY, "an empty store")
-        check_equal(self.bench.registry.records(RecordsQuery()), [], "records")
         with self.bench.journal.transaction() as tx:
             check_equal(tx.epoch(), EpochRow(0, _NOTHING, _NOTHING), "epoch before the first")
             check_equal(tx.last_sequence(), -1, "last sequence")
@@ -385,36 +383,6 @@ class JournalContract:
         check_equal([row.seq for row in read(2, 3)], [2, 3, 4], "a page")
         check_equal(read(6, 3), [], "past the end")
         check_equal(read(4, 1), [_record(4)], "a whole row")
-
-    def test_records_are_searched(self) -> None:
-        """Newest first, by every column a query may name, alone and together."""
-        with self.bench.journal.transaction() as tx:
-            tx.append(
-                [
-                    _record(0),
-                    _record(1, key_id="k2"),
-                    _record(2, outcome="key_state"),
-                    _record(3, handle_id="h2", op="jwt.sign"),
-                    _record(4, outcome="key_state", key_id="k2"),
-                ]
-            )
-        cases: tuple[tuple[RecordsQuery, list[int]], ...] = (
-            (RecordsQuery(), [4, 3, 2, 1, 0]),
-            (RecordsQuery(limit=2), [4, 3]),
-            (RecordsQuery(before=3), [2, 1, 0]),
-            (RecordsQuery(before=3, limit=1), [2]),
-            (RecordsQuery(key_id="k2"), [4, 1]),
-            (RecordsQuery(handle_id="h2"), [3]),
-            (RecordsQuery(op="jwt.sign"), [3]),
-            (RecordsQuery(outcome="key_state"), [4, 2]),
-            (RecordsQuery(outcome="ok", key_id="k1"), [3, 0]),
-            (RecordsQuery(request_id="r1"), [1]),
-            (RecordsQuery(request_id="r1", key_id="k1"), []),
-            (RecordsQuery(key_id="k9"), []),
-        )
-        for query, expected in cases:
-            found = [row.seq for row in self.bench.registry.records(query)]
-            check_equal(found, expected, repr(query))
 
     # --- what is decided in the commit -------------------------------------------------------
 
