@@ -33,6 +33,7 @@ from keystead.store.anchor_file import AnchorFile
 from keystead.store.sqlite_journal import SqliteJournal
 from keystead.store.sqlite_registry import SqliteRegistry
 from keystead.store.sqlite_search import SqliteLogReader
+from keystead.store.tile_files import CHECKPOINT
 from keystead.supervisor import NodeOptions, run_node
 from keystead.translog.notes import parse_vkey
 from keystead.vault.anchors import AnchorConfig
@@ -60,9 +61,10 @@ _DEPLOYMENT_BYTES = 8
 class VaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a vault's registry, seal and socket are; paths are relative to the data folder.
 
-    ``token_file``: where a first start leaves the operator's token for the supervisor. ``anchor``:
-    the file on another disk that remembers the log. ``witnesses``: verifier keys of those who
-    cosign it, of whom ``quorum`` must be heard at a start.
+    ``token_file``: where a first start leaves the operator's token for the supervisor. ``log``: the
+    folder that the steward publishes to. ``anchor``: the file on another disk that remembers the
+    log. ``witnesses``: verifier keys of those who cosign it, of whom ``quorum`` must be heard at a
+    start.
     """
 
     registry: str
@@ -70,6 +72,7 @@ class VaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     socket: str
     node: str
     token_file: str
+    log: str | None = None
     anchor: str | None = None
     witnesses: tuple[str, ...] = ()
     quorum: int = 0
@@ -169,6 +172,7 @@ def _base(
         protections=protections,
         anchors=AnchorConfig(
             file=AnchorFile(Path(config.anchor)) if config.anchor else None,
+            published=AnchorFile(Path(config.log) / CHECKPOINT) if config.log else None,
             witnesses=tuple(map(parse_vkey, config.witnesses)),
             quorum=config.quorum,
         ),

@@ -126,6 +126,7 @@ class _Node:
             socket=_VAULT_SOCKET,
             node=options.node,
             token_file=_TOKEN,
+            log=_LOG,
             anchor=options.anchor,
             witnesses=tuple(vkey for _, vkey in options.witnesses),
             quorum=options.quorum,

@@ -255,6 +255,21 @@ def test_yesterdays_copy_of_the_whole_folder_uses_no_key(kind: str, tmp_path: Pa
             assert "an older copy of the data folder was put back" in reasons[0]
 
 
+def test_an_older_database_under_a_newer_published_log_uses_no_key(tmp_path: Path) -> None:
+    data, old = tmp_path / "data", tmp_path / "old.db"
+    with Node(data) as node, node.client() as client:
+        handle = new_handle(client, "shop")
+        log_key(client)
+    shutil.copy(data / "registry.db", old)
+    with Node(data) as node, node.client() as client:
+        seq = client.sign_tls(handle, HASH, context=CONTEXT, wait_proof=True).receipt.seq
+    old.replace(data / "registry.db")
+    with Node(data) as node:
+        said = refusal(node, handle)
+        assert isinstance(said, StateRolledBack)
+        assert f"has signed {(seq or 0) + 1} records" in said.message
+
+
 def test_a_node_waits_for_a_witness_that_is_away_and_a_person_may_go_on(tmp_path: Path) -> None:
     with Node(tmp_path / "data") as fresh, fresh.client() as client:
         handle = new_handle(client, "shop")

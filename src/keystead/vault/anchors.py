@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -47,9 +48,13 @@ _log = structlog.get_logger("keystead.vault")
 
 
 class AnchorConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Which anchors there are. ``quorum``: how many of the witnesses must be heard."""
+    """Which anchors there are. ``quorum``: how many of the witnesses must be heard.
+
+    ``published``: the node's own published checkpoint: not outside, but not the database either.
+    """
 
     file: Anchor | None = None
+    published: Anchor | None = None
     witnesses: tuple[VerifierKey, ...] = ()
     quorum: int = 0
 
@@ -95,6 +100,9 @@ class Anchors:
 
         Sets ``standing.unanchored``, or ``standing.tampered`` if the log is behind.
         """
+        if self._config.published is not None:
+            with suppress(LogUnavailable):  # the steward makes it again
+                self._hear(self._config.published.read() or b"")
         if not self._file_known and self._config.file is not None:
             try:
                 self._ask_file(self._config.file)

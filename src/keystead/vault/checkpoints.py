@@ -124,7 +124,8 @@ class Checkpoints:
             raise StateRolledBack(
                 f"the log has {there} records, its last checkpoint was signed over {row.size}:"
                 " records were removed",
-                hint="Restore the registry that was there; see docs/evidence.md, When a log is behind",
+                hint="Restore the registry that was there; see docs/evidence.md,"
+                " When a log is behind",
             )
         self._frontier = frontier_of_row(row)
         self._last = row
