@@ -262,8 +262,8 @@ LOG_LEAVES_HELD_MAX = 100_000
 from the database when somebody does."""
 LOG_ROWS_AT_ONCE = 1_000
 """Rows of the log that are read, hashed or written in one go: some milliseconds of the loop."""
-TILE_FILE_BYTES_MAX = 64 * 1024
-"""A tile takes 8 KiB, a bundle of entries of 32 bytes some more, a checkpoint less."""
+TILE_FILE_BYTES_MAX = 256 * 1024
+"""What is read of a published file: a checkpoint has the bound of a note, a tile takes 8 KiB."""
 TREE_ROWS_AT_ONCE = 8 * 256
 """Records that the steward reads and makes tiles of in one go: 8 full tiles, 2 MB."""
 PROOF_WAIT_S = 5.0

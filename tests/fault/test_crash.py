@@ -119,7 +119,7 @@ def test_a_first_start_that_fails_keeps_the_token(tmp_path: Path) -> None:
         assert status == 3
         assert str(port) in said["error"]
     with Node(tmp_path / "data") as node, node.client() as operator:
-        assert operator.list_keys() == []
+        assert operator.list_keys(tenant="default") == []
 
 
 def kill_vault(node: Node) -> None:

@@ -80,7 +80,7 @@ def test_killing_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
         assert time.monotonic() < until, "a process outlived its supervisor"
         time.sleep(0.02)
     with node, node.client() as client:
-        assert client.list_keys() == []
+        assert client.list_keys(tenant="default") == []
 
 
 def free_port() -> int:

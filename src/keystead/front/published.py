@@ -45,7 +45,7 @@ class Published:
         self._waiting: dict[asyncio.Future[None], int] = {}
 
     async def get(self, scope: Scope, receive: Receive) -> Reply:
-        """`GET /log/checkpoint`, `/log/vkey`, `/log/policy`, `/log/tile/...` and `/log/proof/{seq}`.
+        """`GET /log/checkpoint`, `vkey`, `policy`, `tile/...` and `proof/{seq}`.
 
         Raises:
             NotFound: the log has no such file, or not yet.

@@ -16,8 +16,9 @@ from keystead.steward.watch import RecordWatch
 __all__ = ["make_rounds"]
 
 _ROUND_S = 1.0
-_ROWS = 2_000
-"""Records checked a round: keeps up with 2,000 uses a second, and catches up after a burst."""
+_ROWS = 500
+"""Records that a patrol looks at again a round, from the first on; each was looked at, too, when it
+was published."""
 _UNTOLD_MAX = 1_000
 """Findings kept for a vault that is away; past it the log alone has them."""
 

@@ -24,7 +24,7 @@ class TreeWriter:
     def __init__(self, registry: Registry, tree: TreeFiles) -> None:
         self._registry = registry
         self._tree = tree
-        self._watch = RecordWatch()
+        self._again = 0
 
     @property
     def size(self) -> int:
@@ -38,7 +38,7 @@ class TreeWriter:
         not evidence by themselves, the signed root is.
         """
         self._tree.restart()
-        self._watch = RecordWatch()
+        self._again = 0
         note = self._tree.files.checkpoint()
         if note is None:
             return None, ""
@@ -49,8 +49,8 @@ class TreeWriter:
         try:
             self._tree.resume(published)
         except (NotFound, MalformedRequest, SignatureInvalid) as exc:
+            self._again = published.size
             return published, f"a tile is missing or damaged: {exc.message}"
-        self._watch = RecordWatch(published.size)
         return published, ""
 
     def extend(self, size: int) -> list[str]:
@@ -61,14 +61,19 @@ class TreeWriter:
         """
         findings: list[str] = []
         while self._tree.size < size:
-            count = min(limits.TREE_ROWS_AT_ONCE, size - self._tree.size)
             first = self._tree.size
+            # Partial files of a size whose files were damaged are written over only at that size.
+            until = self._again if first < self._again <= size else size
+            count = min(limits.TREE_ROWS_AT_ONCE, until - first)
             rows = self._registry.entries_from(first, count)
-            findings += self._watch.check(rows)
+            # A new watch: what the disk refuses below is read and checked again.
+            found = RecordWatch(first).check(rows)
+            findings += found
             if len(rows) != count or rows[-1].seq != first + count - 1:
-                self._watch = RecordWatch(first)
                 return [*findings, f"I10 expected records {first} to {size - 1}, met a gap"]
-            self._tree.append([row.entry for row in rows])
+            # Leaves that do not fit are made anew: the tree is of what the entries are.
+            leaves = None if found else [row.leaf for row in rows]
+            self._tree.append([row.entry for row in rows], leaves)
         return findings
 
     def nodes(self) -> TileNodes:

@@ -1,4 +1,4 @@
-"""Reads every record after its commit and says what does not fit: invariants I2 and I10."""
+"""Reads records after their commit and says what does not fit: invariants I2 and I10."""
 
 from __future__ import annotations
 

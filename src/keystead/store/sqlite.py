@@ -11,6 +11,9 @@ __all__ = ["connect", "unavailable"]
 
 _BUSY_MS = 5_000
 _CACHE_KIB = 16_384
+_CHECKPOINT_PAGES = 4_000
+"""Pages of the write-ahead log, 16 MB, before they are written to the database: an index page that
+many commits change is then written there once."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
@@ -47,6 +50,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> 
     connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
     connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
     connection.execute("PRAGMA foreign_keys=ON")
+    # What is sorted or journalled on the way stays in memory, never in a file elsewhere.
+    connection.execute("PRAGMA temp_store=MEMORY")
     if not read_only:
         mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
         if mode != "wal":
@@ -55,6 +60,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> 
                 hint="Put the data folder on a local disk with shared-memory support",
             )
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         # What is forgotten or destroyed is overwritten in the file, not only let go of.
         connection.execute("PRAGMA secure_delete=ON")
     connection.execute("SELECT count(*) FROM meta").fetchone()

@@ -28,11 +28,15 @@ from keystead.store.sqlite_forget import forget
 __all__ = ["SqliteJournal"]
 
 _APPEND = (
-    "INSERT INTO records (seq, time_ms, epoch, op, outcome, key_id, version, handle_id, principal,"
-    " request_id, body, salt, entry, leaf, purpose) VALUES "
+    "INSERT OR ROLLBACK INTO records (seq, time_ms, epoch, op, outcome, key_id, version, handle_id,"
+    " principal, request_id, body, salt, entry, leaf, purpose) VALUES "
 )
+"""OR ROLLBACK: a row that is there already ends the whole commit, as it would anyway; so SQLite
+keeps no journal of the statement, half of all that a commit writes, and in a file outside the data
+folder (sqlite.org/tempfiles.html section 2.5)."""
 _PUT_IDEMPOTENT = (
-    "INSERT INTO idempotency (scope, key, fingerprint, seq, result, receipt, expires_ms) VALUES "
+    "INSERT OR ROLLBACK INTO idempotency (scope, key, fingerprint, seq, result, receipt,"
+    " expires_ms) VALUES "
 )
 _ROWS_MAX = 512
 """Rows of one INSERT; with 15 columns far below SQLite's bound on variables

@@ -13,11 +13,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from keystead import limits
 from keystead.errors import LogUnavailable, NotFound
 from keystead.translog.lines import HASH_BYTES
 from keystead.translog.policy import WitnessPolicy
-from keystead.translog.tiles import TILE_WIDTH, Bundle, Tile
+from keystead.translog.tiles import TILE_WIDTH, Bundle, Tile, decode_bundle, encode_bundle
 
 __all__ = ["CHECKPOINT", "POLICY", "VKEY", "TileFiles"]
 
@@ -31,6 +33,7 @@ class TileFiles:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._named: set[Path] = set()  # folders whose own names are synced
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -39,14 +42,17 @@ class TileFiles:
 
         Raises:
             NotFound: it is not there.
+            MalformedRequest: the bundle that replaced it is damaged.
         """
         try:
             return self._read(item.path)
         except NotFound:
-            if item.width == TILE_WIDTH or isinstance(item, Bundle):
+            if item.width == TILE_WIDTH:
                 raise
-        whole = self._read(Tile(item.level, item.index).path)
-        return whole[: item.width * HASH_BYTES]
+        whole = self._read(msgspec.structs.replace(item, width=TILE_WIDTH).path)
+        if isinstance(item, Tile):
+            return whole[: item.width * HASH_BYTES]
+        return encode_bundle(decode_bundle(whole, TILE_WIDTH)[: item.width])
 
     def checkpoint(self) -> bytes | None:
         """The signed note that was published last, with the cosignatures it had."""
@@ -82,13 +88,13 @@ class TileFiles:
             LogUnavailable: the disk is full or failing; what was written before stays.
         """
         folders: set[Path] = set()
+        made: set[Path] = set()
         for item, data in items:
             path = self.folder / item.path
-            self._make_folders(path.parent, folders)
+            self._make_folders(path.parent, made)
             _replace(path, data)
             folders.add(path.parent)
-        for folder in folders:
-            _sync_folder(folder)
+        self._sync(folders, made)
 
     def publish(self, note: bytes) -> None:
         """Put a checkpoint in place; all that it stands on is written already.
@@ -108,26 +114,35 @@ class TileFiles:
         """Remove the partial forms of full tiles and bundles."""
         for item in items:
             if item.width == TILE_WIDTH:
-                shutil.rmtree(self.folder / f"{item.path}.p", ignore_errors=True)
+                folder = self.folder / f"{item.path}.p"
+                shutil.rmtree(folder, ignore_errors=True)
+                self._named.discard(folder)
 
     def _put(self, name: str, data: bytes) -> None:
-        self._make_folders(self.folder, set())
+        made: set[Path] = set()
+        self._make_folders(self.folder, made)
         _replace(self.folder / name, data)
-        _sync_folder(self.folder)
+        self._sync({self.folder}, made)
 
     def _make_folders(self, folder: Path, made: set[Path]) -> None:
-        """Make a folder and those above it; ``made`` gets those whose entries are to be synced."""
-        try:
-            folder.mkdir(mode=0o755)
-        except FileExistsError:
+        """Make a folder and those above it; ``made`` gets those whose names may not be synced.
+
+        One that is there counts, too: a round that failed may have made it.
+        """
+        if folder in self._named:
             return
-        except FileNotFoundError:
+        if folder != self.folder:
             self._make_folders(folder.parent, made)
-            self._make_folders(folder, made)
-            return
+        try:
+            folder.mkdir(mode=0o755, parents=folder == self.folder, exist_ok=True)
         except OSError as exc:
             raise _unavailable(folder, exc) from exc
-        made.add(folder.parent)
+        made.add(folder)
+
+    def _sync(self, folders: set[Path], made: set[Path]) -> None:
+        for folder in folders | {one.parent for one in made}:
+            _sync_folder(folder)
+        self._named |= made
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -47,7 +47,7 @@ class TreeFiles:
         Raises:
             NotFound: a file is missing.
             MalformedRequest: one has another length.
-            ProofInvalid: they have another root.
+            ProofInvalid: they have another root, or entries that are not its leaves'.
         """
         size = head.size
         tiles = {tile.level: self.files.read(tile) for tile in edge_tiles(size)}
@@ -63,15 +63,19 @@ class TreeFiles:
         width = size % TILE_WIDTH
         last = Bundle(size // TILE_WIDTH, width)
         entries = decode_bundle(self.files.read(last), width) if width else []
+        if width and b"".join(map(leaf_hash, entries)) != edge.partials[0]:
+            raise ProofInvalid(f"the entries of {last.path} are not those of its tile")
         self._edge, self._open = edge, entries
 
-    def append(self, entries: Sequence[bytes]) -> None:
+    def append(self, entries: Sequence[bytes], leaves: Sequence[bytes] | None = None) -> None:
         """Write the tiles and bundles that these entries make, full ones and the partial last.
+
+        ``leaves``: their leaf hashes, if they are known.
 
         Raises:
             LogUnavailable: the disk is full or failing; nothing is lost, the next call does it.
         """
-        edge, tiles = self._edge.extended([leaf_hash(entry) for entry in entries])
+        edge, tiles = self._edge.extended(leaves or [leaf_hash(entry) for entry in entries])
         first = self._edge.size // TILE_WIDTH
         pending = [*self._open, *entries]
         written: list[tuple[Tile | Bundle, bytes]] = []

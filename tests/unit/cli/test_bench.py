@@ -4,11 +4,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keystead.cli.bench.load import Job, _script
+from keystead.cli.bench.load import Job, _script, choose
 from keystead.cli.bench.report import (
     TARGETS,
     Sample,
@@ -19,12 +20,23 @@ from keystead.cli.bench.report import (
 )
 from keystead.cli.bench.run import order_of
 from keystead.cli.bench.stats import paired, percentile, spread
-from keystead.cli.bench.subjects import Subject
+from keystead.cli.bench.subjects import Subject, unpublished_subjects
 from unit.cli.conftest import Run
 
 
 def sample(subject: str, number: int, rate: float, **more: Any) -> Sample:  # noqa: ANN401  its own fields
     return Sample(round=number, subject=subject, rate=rate, cpu_us=100.0, **more)
+
+
+class Idle:
+    """A server that nobody asks."""
+
+    pid = 0
+
+    def single(self, connections: int) -> Job:
+        return Job(port=1, path="/", headers={}, body="", connections=connections)
+
+    batch = single
 
 
 # --- statistics ----------------------------------------------------------------------------------
@@ -99,7 +111,31 @@ def test_targets_are_met_missed_or_not_measured() -> None:
     assert len(verdicts) == len(TARGETS)
     assert verdicts[:3] == ["met", "not measured", "not measured"]
     assert verdicts[3] == "missed"  # 0.5 of the pipeline, and 0.6 are wanted
-    assert verdicts[-1] == "no target"
+    assert verdicts[6] == "no target"
+
+
+def test_what_the_published_log_costs_is_a_ratio_of_its_own() -> None:
+    samples = [sample("single-64", each, 900.0 + each) for each in (1, 2, 3)]
+    samples += [sample("unpublished-single-64", each, 1000.0) for each in (1, 2, 3)]
+    [ratio] = [ratio for ratio in ratios_of(samples) if ratio.ratio is not None]
+    assert (ratio.bound, ratio.verdict) == (0.9, "met")
+    slower = [
+        msgspec.structs.replace(each, rate=890.0) if each.subject == "single-64" else each
+        for each in samples
+    ]
+    assert [ratio.verdict for ratio in ratios_of(slower)].count("missed") == 1
+
+
+@pytest.mark.parametrize(
+    ("connections", "measured"),
+    [([1, 64], ["unpublished-single-64", "unpublished-batch"]), ([1], ["unpublished-batch"])],
+)
+def test_without_the_published_log_less_is_measured(
+    tmp_path: Path, connections: list[int], measured: list[str]
+) -> None:
+    """A second node at every number of connections would double the time of a run."""
+    subjects = unpublished_subjects(Idle(), choose("python", tmp_path), connections)
+    assert [subject.id for subject in subjects] == measured
 
 
 def test_a_row_sums_up_its_rounds() -> None:

@@ -20,7 +20,7 @@ def row(seq: int, epoch: int = 1) -> EntryRow:
 ROWS = [row(seq) for seq in range(6)]
 
 
-def altered(at: int, **fields: Any) -> list[EntryRow]:
+def altered(at: int, **fields: Any) -> list[EntryRow]:  # noqa: ANN401  columns of several types
     """The log with one row changed by whoever can write the database."""
     return [*ROWS[:at], ROWS[at]._replace(**fields), *ROWS[at + 1 :]]
 
