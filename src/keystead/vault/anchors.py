@@ -262,9 +262,11 @@ class Anchors:
         return anchor_mark(file.name), file.name.encode()
 
     def signed(self, size: int, note: bytes) -> None:
-        """A checkpoint was signed: have the file remember it, off the loop."""
+        """The last checkpoint that was signed: have the file remember it, off the loop."""
         file = self._config.file
-        if file is None or self._writing or not (self._file_known or self._accepted):
+        if file is None or self._writing or size <= self._file_size:
+            return
+        if not (self._file_known or self._accepted):
             return
         self._writing = True
         task = asyncio.get_running_loop().run_in_executor(None, file.write, note)
@@ -275,9 +277,11 @@ class Anchors:
         exc = done.exception()
         if exc is None:
             self._file_size, self._file_trouble = size, ""
-        else:
-            self._file_trouble = exc.message if isinstance(exc, KeysteadError) else "it failed"
-            _log.error("anchor_not_written", problem=self._file_trouble)
+            return
+        trouble = exc.message if isinstance(exc, KeysteadError) else "it failed"
+        if trouble != self._file_trouble:  # it is tried again at each checkpoint
+            _log.error("anchor_not_written", problem=trouble)
+        self._file_trouble = trouble
 
     def protection(self) -> str:
         """How it stands, in one line, for ``/ready``."""

@@ -164,8 +164,8 @@ class Checkpoints:
             row = self._secrets.signed_checkpoint(self._row(key, version, vkey))
             await self._commit(row)
             self._last = last = row
-            self.anchors.signed(row.size, row.note)
             self._signed += 1
+        self.anchors.signed(last.size, last.note)
         return SignedHead(
             vkey=vkey.encode(),
             size=last.size,

@@ -120,6 +120,20 @@ async def test_the_file_remembers_each_checkpoint() -> None:
         assert said == f"file other-disk: remembers {head.size} records"
 
 
+async def test_a_new_file_is_written_though_nothing_else_is() -> None:
+    """And so is one whose disk is back: it need not wait for the next use."""
+    node, file = Node(), FakeFile()
+    async with serving(node, AnchorConfig()):
+        head = await head_of(node)
+    async with serving(node.after_restart(), AnchorConfig(file=file)) as again:
+        file.away = True
+        await head_of(again)
+        await eventually(lambda: "is away" in again.built.checkpoints.anchors.protection())
+        file.away = False
+        assert (await head_of(again)).size == head.size
+        await eventually(lambda: file.note == head.note)
+
+
 @pytest.mark.parametrize("went_on", [False, True])
 async def test_an_older_copy_uses_no_key(*, went_on: bool) -> None:
     """Whether it is as it was, or has grown past what the anchor remembers by other records."""
