@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from keystead import limits
 from keystead.errors import LogUnavailable
+from keystead.store.durable import replace_file, sync_folder
 
 __all__ = ["AnchorFile"]
 
 _MODE = 0o600
-_NEW = ".new"
 
 
 class AnchorFile:
@@ -46,22 +44,10 @@ class AnchorFile:
         Raises:
             LogUnavailable: it could not be written; what it remembered before stays.
         """
-        new = self._path.with_name(self._path.name + _NEW)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            with os.fdopen(os.open(new, flags, _MODE), "wb") as file:
-                file.write(note)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            replace_file(self._path, note, _MODE)
+            sync_folder(self._path.parent)
         except OSError as exc:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
             raise _unavailable(self._path, exc) from exc
 
 

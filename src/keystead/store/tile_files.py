@@ -7,16 +7,15 @@ synced, and renamed; the folders are synced before the checkpoint is.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from keystead import limits
 from keystead.errors import LogUnavailable, NotFound
+from keystead.store.durable import replace_file, sync_folder
 from keystead.translog.lines import HASH_BYTES
 from keystead.translog.policy import WitnessPolicy
 from keystead.translog.tiles import TILE_WIDTH, Bundle, Tile, decode_bundle, encode_bundle
@@ -25,7 +24,6 @@ __all__ = ["CHECKPOINT", "POLICY", "VKEY", "TileFiles"]
 
 CHECKPOINT, VKEY, POLICY = "checkpoint", "vkey", "policy"
 _MODE = 0o644  # what is published
-_NEW = ".new"
 
 
 class TileFiles:
@@ -146,29 +144,15 @@ class TileFiles:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    new = path.with_name(path.name + _NEW)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        handle = os.open(new, flags, _MODE)
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, _MODE)
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-        new.replace(path)
+        replace_file(path, data, _MODE)
     except OSError as exc:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
         raise _unavailable(path, exc) from exc
 
 
 def _sync_folder(folder: Path) -> None:
     try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(folder)
     except OSError as exc:
         raise _unavailable(folder, exc) from exc
 
