@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from fault.crash.everywhere import crash_everywhere
+from fault.crash.rolling import roll
 from fault.crash.siege import Report, besiege, first_starts
 
 
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--first-starts", type=int, default=10, help="first starts to cut off")
     parser.add_argument("--steps", action="store_true", help="first crash at every commit step")
+    parser.add_argument("--rollouts", type=int, default=2, help="seeds of kills in rollouts")
     parser.add_argument("--folder", help="where the deployments go, the temporary folder if none")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of `finally`: no node is left
@@ -37,6 +39,7 @@ def main() -> int:
     print("\n".join([f"{chosen.first_starts} first starts cut off, {len(cut)} findings", *cut]))
     if chosen.steps:
         cut += _steps(chosen.folder)
+    cut += _rollouts(chosen.folder, range(chosen.seed, chosen.seed + chosen.rollouts))
     reports: list[Report] = []
     while time.monotonic() < until:
         folder = Path(tempfile.mkdtemp(prefix="siege", dir=chosen.folder))
@@ -61,6 +64,21 @@ def main() -> int:
         f" worst restart {worst:.2f} undisturbed starts"
     )
     return 1 if found else 0
+
+
+def _rollouts(where: str | None, seeds: range) -> list[str]:
+    """A node a seed, killed at each stage of a rollout."""
+    found: list[str] = []
+    for seed in seeds:
+        folder = Path(tempfile.mkdtemp(prefix="rollouts", dir=where))
+        report = roll(folder, seed=seed)
+        found += report.findings
+        print("\n".join(report.lines()), flush=True)
+        if report.findings:
+            print(f"  kept for a look: {folder}", flush=True)
+        else:
+            shutil.rmtree(folder)
+    return found
 
 
 def _steps(where: str | None) -> list[str]:

@@ -1,7 +1,8 @@
-"""The contracts of journal and log on the store in memory."""
+"""The contracts of journal, log and history on the store in memory."""
 
 import pytest
 
+from keystead.testing.contracts.history import HistoryContract
 from keystead.testing.contracts.journal import JournalContract
 from keystead.testing.contracts.log import LogContract
 from keystead.testing.memory_store import Fault, MemoryStore
@@ -27,6 +28,12 @@ class TestMemory(JournalContract):
 
 
 class TestMemoryLog(LogContract):
+    @pytest.fixture(autouse=True)
+    def _on_the_bench(self) -> None:
+        self.bench = MemoryBench()
+
+
+class TestMemoryHistory(HistoryContract):
     @pytest.fixture(autouse=True)
     def _on_the_bench(self) -> None:
         self.bench = MemoryBench()

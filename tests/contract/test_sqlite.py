@@ -1,4 +1,4 @@
-"""The contracts of journal and log on SQLite, with its commits made to fail in both forms."""
+"""The contracts of journal, log and history on SQLite; its commits fail in both forms."""
 
 import shutil
 import sqlite3
@@ -12,6 +12,7 @@ from keystead.store.migrate import migrate_sqlite
 from keystead.store.sqlite_journal import SqliteJournal
 from keystead.store.sqlite_registry import SqliteRegistry
 from keystead.store.sqlite_search import SqliteLogReader
+from keystead.testing.contracts.history import HistoryContract
 from keystead.testing.contracts.journal import JournalContract
 from keystead.testing.contracts.log import LogContract
 
@@ -75,6 +76,14 @@ class TestSqlite(JournalContract):
 
 
 class TestSqliteLog(LogContract):
+    @pytest.fixture(autouse=True)
+    def _on_the_bench(self, tmp_path: Path) -> Iterator[None]:
+        self.bench = bench = SqliteBench(tmp_path / "registry.db")
+        yield
+        bench.close()
+
+
+class TestSqliteHistory(HistoryContract):
     @pytest.fixture(autouse=True)
     def _on_the_bench(self, tmp_path: Path) -> Iterator[None]:
         self.bench = bench = SqliteBench(tmp_path / "registry.db")

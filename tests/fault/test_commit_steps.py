@@ -30,7 +30,15 @@ SEED = 20
 KILLED = -9
 OUTSIDE = {Step.BEGIN, Step.COMMIT, Step.ANSWER}
 """Steps that are not methods of the transaction."""
-FIRST_START = [Step.BEGIN, Step.PUT_META, Step.PUT_OBJECT, Step.SET_EPOCH, Step.APPEND, Step.COMMIT]
+FIRST_START = [
+    Step.BEGIN,
+    Step.PUT_META,
+    Step.PUT_OBJECT,
+    Step.PUT_HISTORY,
+    Step.SET_EPOCH,
+    Step.APPEND,
+    Step.COMMIT,
+]
 ELSEWHERE = {Step.FORGET}
 """A record is a day old before it can be forgotten: see ``test_forgetting``."""
 IN_A_RUN = [step for step in Step if step not in {Step.PUT_META, *ELSEWHERE}]

@@ -18,6 +18,8 @@ RANKS = {
     "errors": 0,
     "limits": 0,
     "encoding": 1,
+    "differences": 1,
+    "policyfile": 1,
     "crypto": 2,
     "keys": 3,
     "translog": 3,

@@ -48,6 +48,8 @@ class Revoker(Operator, Holder):
     "keystead handle issue shop-tokens --principal checkout --context-prefix auth/eu --ttl 30d"
     " --rate 100/60s --out checkout.handle",
     "keystead handle issue boot --principal ci --uses 5 --bind ed25519:@ci.pub.pem",
+    "keystead handle issue shop-tokens --principal gateway --operation report"
+    " --operation acknowledge --out gateway.handle",
 )
 def issue(
     key: Key,

@@ -1,10 +1,13 @@
-"""``keystead key``: make, show and stop keys; fetch their public parts."""
+"""``keystead key``: make, show and stop keys; fetch their public parts.
+
+``key_commands`` names the modules of the group's other commands.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import typer
@@ -13,18 +16,37 @@ from keystead.cli.command import command, group
 from keystead.cli.options import Common, Operator
 from keystead.cli.parsing import pairs, version_number
 from keystead.cli.policies import PolicyFlags, policy_of
+from keystead.cli.rollout_drawing import picture
+from keystead.cli.rollout_reading import NewKey, PlanOption, read_plan
 from keystead.cli.show import instant, panel, print_json, render, table
 from keystead.errors import MalformedRequest, NotFound
 from keystead.keys.algorithms import algorithm_named
 from keystead.keys.commands import KeyInfo, VersionInfo
 from keystead.keys.purposes import Purpose
 
-__all__ = ["app"]
+__all__ = ["Name", "app", "confirm", "is_asked", "steer"]
 
-app = group("key", "Make, show and stop keys; fetch their public parts.")
+app = group("key", "Make, show, rotate and stop keys; fetch their public parts.")
 
 _PAGE = 500
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The key.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeFlags:
+    """What a new key is, beside its purpose and policy."""
+
+    algorithm: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Else the purpose's default.")
+    ] = None
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose it is.")] = "default"
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label; repeat it for more.")
+    ] = None
+    prehashed: Annotated[
+        bool, typer.Option("--prehashed", help="tls: signs digests, for life.")
+    ] = False
+    plan: PlanOption = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +57,15 @@ class StopFlags:
     version: Annotated[
         str, typer.Option(metavar="N|all", help="One version, or all that may make the move.")
     ] = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeFlags(StopFlags):
+    """What ``resume`` takes: it starts what was suspended, or a rollout that was paused."""
+
+    rollout: Annotated[
+        bool, typer.Option("--rollout", help="The rollout that is paused or halted, no version.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,36 +83,33 @@ class SureFlags(StopFlags):
     " --image-name app",
     "keystead key create web --purpose tls --label service=web --ack best_effort",
     "keystead key create inner --purpose ca --policy-file policy.json",
+    "keystead key create drill-tokens --purpose jwt --issuer https://id.shop.example --lifetime 3s"
+    " --plan drill",
 )
 def create(
     name: Name,
     operator: Operator,
     flags: PolicyFlags,
+    made_as: MakeFlags,
     *,
     purpose: Annotated[Purpose, typer.Option(help="What it is for, for life.")],
-    algorithm: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Else the purpose's default.")
-    ] = None,
-    tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose it is.")] = "default",
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A label; repeat it for more.")
-    ] = None,
-    prehashed: Annotated[
-        bool, typer.Option("--prehashed", help="tls: signs digests, for life.")
-    ] = False,
 ) -> None:
     """Make a key and its first version, active at once."""
     policy = policy_of(purpose, flags)
-    labels = pairs(label, "--label")
+    labels = pairs(made_as.label, "--label")
+    plan = None
+    if made_as.plan is not None:
+        plan = read_plan(made_as.plan, NewKey(name=name, purpose=purpose, policy=policy))
     with operator.connect() as client:
         made = client.create_key(
             name,
             str(purpose),
             policy=policy,
-            algorithm=algorithm,
-            tenant=tenant,
+            algorithm=made_as.algorithm,
+            tenant=made_as.tenant,
             labels=labels,
-            prehashed=prehashed,
+            prehashed=made_as.prehashed,
+            plan=plan,
         )
     _show(operator, made)
 
@@ -125,10 +153,22 @@ def suspend(name: Name, operator: Operator, flags: StopFlags) -> None:
     _move(operator, name, "suspend", flags)
 
 
-@command(app, "resume", "keystead key resume shop-tokens --version 2 --reason 'INC-7 closed'")
-def resume(name: Name, operator: Operator, flags: StopFlags) -> None:
-    """Start suspended versions again."""
-    _move(operator, name, "resume", flags)
+@command(
+    app,
+    "resume",
+    "keystead key resume shop-tokens --version 2 --reason 'INC-7 closed'",
+    "keystead key resume shop-tokens --rollout --reason 'the freeze is over'",
+)
+def resume(name: Name, operator: Operator, flags: ResumeFlags) -> None:
+    """Start suspended versions again; with --rollout, a rollout that is paused or halted."""
+    if not flags.rollout:
+        _move(operator, name, "resume", flags)
+        return
+    if flags.version != "all":
+        raise typer.BadParameter(
+            "is of versions: it goes without --rollout", param_hint="--version"
+        )
+    steer(operator, name, "resume", flags.reason)
 
 
 @command(app, "deactivate", "keystead key deactivate shop-tokens --version 1 --reason 'rotated'")
@@ -142,7 +182,7 @@ def deactivate(name: Name, operator: Operator, flags: StopFlags) -> None:
 )
 def revoke(name: Name, operator: Operator, flags: SureFlags) -> None:
     """Declare versions compromised, for good: they sign no more, and what they signed is void."""
-    _confirm(operator, flags, f"Revoke {name}, version {flags.version}, for good?")
+    confirm(operator, f"Revoke {name}, version {flags.version}, for good?", yes=flags.yes)
     _move(operator, name, "compromise", flags)
 
 
@@ -151,7 +191,7 @@ def revoke(name: Name, operator: Operator, flags: SureFlags) -> None:
 )
 def destroy(name: Name, operator: Operator, flags: SureFlags) -> None:
     """Erase the key material of stopped versions, for good; what they wrapped never opens again."""
-    _confirm(operator, flags, f"Destroy {name}, version {flags.version}, for good?")
+    confirm(operator, f"Destroy {name}, version {flags.version}, for good?", yes=flags.yes)
     _move(operator, name, "destroy", flags)
 
 
@@ -212,10 +252,34 @@ def _move(operator: Operator, name: str, move: str, flags: StopFlags) -> None:
         _show(operator, client.move_version(name, move, reason=flags.reason, version=number))
 
 
-def _confirm(operator: Operator, flags: SureFlags, question: str) -> None:
-    if flags.yes:
+def steer(
+    operator: Operator,
+    name: str,
+    move: Literal["pause", "resume", "promote", "roll_back"],
+    reason: str,
+) -> None:
+    """Have a rollout moved, and show how it stands then."""
+    with operator.connect() as client:
+        client.steer_rollout(name, move, reason=reason)
+        info = client.rollout_status(name)
+    render(operator, info, lambda: picture(info))
+
+
+def is_asked(operator: Operator) -> bool:
+    """Whether somebody sits at stdin who can be asked."""
+    return not operator.as_json and sys.stdin.isatty()
+
+
+def confirm(operator: Operator, question: str, *, yes: bool) -> None:
+    """Have a person agree to what cannot be taken back; ``yes``: they have.
+
+    Raises:
+        BadParameter: nobody is here to ask.
+        Abort: they do not agree.
+    """
+    if yes:
         return
-    if operator.as_json or not sys.stdin.isatty():
+    if not is_asked(operator):
         raise typer.BadParameter(
             "it cannot be taken back, and nobody is here to ask: give --yes", param_hint="--yes"
         )

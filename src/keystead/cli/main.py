@@ -7,6 +7,8 @@
     2  usage: what was typed, or a file that was named
     3  unavailable: the node, the service, or this machine
 
+``keystead key status --watch`` has two more: 4, the rollout was rolled back; 5, it is halted.
+
 Errors are on stderr, and no expected one is a traceback. A command's module is loaded when the
 command is asked for, and the HTTP client only when a node is.
 """
@@ -37,8 +39,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "Start a node: everything on the embedded default."),
     "status": ("status", "Whether the node works, and which protections are on."),
     "tour": ("touring", "The whole cycle on the running node, on real files."),
-    "key": ("key", "Make, show and stop keys; fetch their public parts."),
+    "key": ("key_commands", "Make, show, rotate and stop keys; fetch their public parts."),
     "handle": ("handle", "Issue, narrow, inspect and revoke handles."),
+    "report": ("rollout_report", "Tell that what a key signed does not verify."),
+    "acknowledge": ("rollout_acknowledge", "Tell that you hold a version's public part."),
+    "history": ("history", "What changed of keys, plans and budgets, or was in force then."),
     "tenant": ("tenant", "Show and set what each tenant may spend of a node."),
     "sign": ("sign", "Sign by a handle: tokens, firmware, certificates, handshakes."),
     "ledger": ("ledger", "Append to a ledger."),

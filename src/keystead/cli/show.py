@@ -50,6 +50,14 @@ _STYLES = {
     "forgotten": "yellow",
     "does not verify": "yellow",
     "malformed": "yellow",
+    "pass": "green",
+    "hold": "yellow",
+    "fail": "bold red",
+    "off": "dim",
+    "weaker": "bold red",
+    "incomparable": "bold red",
+    "stronger": "green",
+    "compatibility": "yellow",
 }
 """Cells that a person looks for; a record's denial is any other outcome."""
 

@@ -148,6 +148,7 @@ def firmware(
         version_min=version_min,
         image_sha256=sha256,
         image_size=size,
+        now_ms=time.time_ns() // 1_000_000,
     )
     members = {"name": found.name, "version": found.version, "size": found.size}
     _show(verifier, "firmware", found.signer, members | {"sha256": found.sha256.hex()})
@@ -185,6 +186,7 @@ def ledger(
         verifier.public_key(),
         previous=GENESIS if previous is None else hex_bytes(previous, "--previous"),
         sequence=sequence,
+        now_ms=time.time_ns() // 1_000_000,
     )
     if not found.signers:
         raise SignatureInvalid(f"expected entries in {lines}, met none")
@@ -249,4 +251,5 @@ def _show(
 
 
 def _signer_words(signer: Verified) -> str:
-    return f"{signer.key} version {signer.version} ({signer.algorithm}), {signer.state}"
+    held = "" if len(signer.components) == 1 else f"; held: {', '.join(signer.components)}"
+    return f"{signer.key} version {signer.version} ({signer.algorithm}{held}), {signer.state}"

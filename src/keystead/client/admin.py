@@ -50,6 +50,17 @@ from keystead.keys.lifecycle import Move
 from keystead.keys.model import Policy
 from keystead.keys.narrowing import Narrowing
 from keystead.keys.purposes import Purpose
+from keystead.keys.rollout.commands import (
+    ChangedPolicy,
+    ChangePolicy,
+    EvidenceInfo,
+    HistoryPage,
+    RolloutInfo,
+    RotateKey,
+    SetPlan,
+    SteerRollout,
+)
+from keystead.keys.rollout.plan import Plan
 from keystead.keys.verify import PublicKey
 
 __all__ = [
@@ -59,11 +70,13 @@ __all__ = [
     "RevokedLink",
     "Search",
     "certificate",
+    "change_policy",
     "count_log",
     "create_key",
     "disclose",
     "forget_records",
     "go_on",
+    "history",
     "issue_handle",
     "jwks",
     "limit_tenant",
@@ -75,9 +88,14 @@ __all__ = [
     "reconcile_records",
     "revoke_handle",
     "revoke_key_handles",
+    "rollout_evidence",
+    "rollout_status",
+    "rotate_key",
     "search_log",
+    "set_plan",
     "show_handle",
     "show_key",
+    "steer_rollout",
     "tally_reconciled",
 ]
 
@@ -94,6 +112,10 @@ _Change = (
     | ForgetRecords
     | GoOn
     | ReconcileRecords
+    | RotateKey
+    | SteerRollout
+    | SetPlan
+    | ChangePolicy
 )
 
 
@@ -179,8 +201,9 @@ def create_key(
     tenant: str = "default",
     labels: dict[str, str] | None = None,
     prehashed: bool = False,
+    plan: Plan | None = None,
 ) -> Ask[KeyInfo]:
-    """Make a key and its first version, active at once.
+    """Make a key and its first version, active at once; ``plan``: of its rollouts, if its own.
 
     Raises:
         MalformedRequest: no such purpose.
@@ -193,6 +216,7 @@ def create_key(
         prehashed=prehashed,
         labels=labels or {},
         policy=policy or Policy(),
+        plan=plan,
     )
     return _post("/v1/keys", command, KeyInfo)
 
@@ -218,6 +242,87 @@ def move_version(name: str, move: str, *, reason: str, version: int | None = Non
     """
     command = MoveVersion(name=name, move=_one_of(Move, move), version=version, reason=reason)
     return _post(f"/v1/keys/{_part(name)}/moves", command, KeyInfo, without="name")
+
+
+def rotate_key(
+    name: str,
+    *,
+    reason: str,
+    plan: Plan | None = None,
+    algorithm: str | None = None,
+    incident: bool = False,
+    weaker: bool = False,
+) -> Ask[KeyInfo]:
+    """Make the next version of a key and start its rollout; :func:`rollout_status` tells of it.
+
+    ``plan``: for this one rollout; None: the key's own, or its purpose's default. ``incident``: it
+    never goes back to the version that it replaces. ``weaker``: that the plan holds this rollout
+    to less than the one in force is meant.
+    """
+    command = RotateKey(
+        name=name,
+        plan=plan,
+        algorithm=algorithm,
+        incident=incident,
+        weaker=weaker,
+        reason=reason,
+    )
+    return _post(f"/v1/keys/{_part(name)}/rotate", command, KeyInfo, without="name")
+
+
+def rollout_status(name: str) -> Ask[RolloutInfo]:
+    """How a key's rollout stands, and what it waits for."""
+    return _get(f"/v1/keys/{_part(name)}/rollout", RolloutInfo)
+
+
+def steer_rollout(
+    name: str, move: Literal["pause", "resume", "promote", "roll_back"], *, reason: str
+) -> Ask[KeyInfo]:
+    """Move the rollout that is under way; gives the key as it is then."""
+    command = SteerRollout(name=name, move=move, reason=reason)
+    return _post(f"/v1/keys/{_part(name)}/rollout", command, KeyInfo, without="name")
+
+
+def set_plan(
+    name: str, plan: Plan | None, *, reason: str, weaker: bool = False
+) -> Ask[ChangedPolicy]:
+    """Set the plan of a key's coming rollouts; None: its purpose's default again.
+
+    ``weaker``: you know that it holds rollouts to less; else such a plan is refused.
+    """
+    command = SetPlan(name=name, plan=plan, weaker=weaker, reason=reason)
+    return _post(f"/v1/keys/{_part(name)}/plan", command, ChangedPolicy, without="name")
+
+
+def change_policy(
+    name: str, policy: Policy, *, reason: str, weaker: bool = False
+) -> Ask[ChangedPolicy]:
+    """Set a key's policy, whole; ``weaker``: you know that it allows more than before."""
+    command = ChangePolicy(name=name, policy=policy, weaker=weaker, reason=reason)
+    return _post(f"/v1/keys/{_part(name)}/policy", command, ChangedPolicy, without="name")
+
+
+def rollout_evidence(name: str, *, number: int | None = None) -> Ask[EvidenceInfo]:
+    """All that one rollout of a key was decided on; ``number``: which; None: the last one."""
+    return _get(f"/v1/keys/{_part(name)}/evidence" + _query({"number": number}), EvidenceInfo)
+
+
+def history(
+    name: str | None = None,
+    *,
+    kind: str | None = None,
+    at_seq: int | None = None,
+    at_ms: int | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> Ask[HistoryPage]:
+    """Changes of authority and policy, newest first, a page; go on with its ``next``.
+
+    ``at_seq``, ``at_ms``: in place of that, what was in force when that record was made, or then.
+    """
+    asked: dict[str, str | int | None] = {"kind": kind, "name": name}
+    asked |= {"at_seq": at_seq, "at_ms": at_ms, "before": before, "limit": limit}
+    return _get("/v1/history" + _query(asked), HistoryPage)
 
 
 def issue_handle(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
-from keystead.client import admin, operations, published
+from keystead.client import admin, operations, published, rollouts
 from keystead.client.core import Call
 
 __all__ = ["AwaitingRunner", "BlockingRunner", "Method", "Methods"]
@@ -72,7 +72,7 @@ class Method(Generic[P, R]):
 
 
 class Methods:
-    """One line a method; ``operations`` and ``admin`` say what each takes, gives and raises."""
+    """One line a method; the modules of the functions say what each takes, gives and raises."""
 
     # uses of keys, under a handle
     sign_tls = Method(operations.sign_tls)
@@ -86,6 +86,9 @@ class Methods:
     derive = Method(operations.derive)
     mac = Method(operations.mac)
     batch = Method(operations.batch)
+    # what relying parties tell of a key, under a handle
+    report_failure = Method(rollouts.report_failure)
+    acknowledge_key = Method(rollouts.acknowledge_key)
     # what anyone may read
     public_key = Method(admin.public_key)
     jwks = Method(admin.jwks)
@@ -99,6 +102,13 @@ class Methods:
     list_keys = Method(admin.list_keys)
     show_key = Method(admin.show_key)
     move_version = Method(admin.move_version)
+    rotate_key = Method(admin.rotate_key)
+    rollout_status = Method(admin.rollout_status)
+    steer_rollout = Method(admin.steer_rollout)
+    rollout_evidence = Method(admin.rollout_evidence)
+    set_plan = Method(admin.set_plan)
+    change_policy = Method(admin.change_policy)
+    history = Method(admin.history)
     issue_handle = Method(admin.issue_handle)
     show_handle = Method(admin.show_handle)
     revoke_handle = Method(admin.revoke_handle)

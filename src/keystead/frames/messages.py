@@ -84,7 +84,11 @@ class Admin(_Message, tag="admin", frozen=True):
 
 
 class Public(_Message, tag="public", frozen=True):
-    """What anyone may read of a key: ``what`` is ``keys``, ``jwks`` or ``certificate``."""
+    """What anyone may read of a key; the result is (seconds it may be kept, the document).
+
+    ``what``: ``keys``, ``jwks``, ``certificate``; or a list, ``krl``, ``revoked_hosts`` or
+    ``deny``, each also with ``.note``.
+    """
 
     id: int
     what: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from litestar import Litestar, Request, Response, get, post
@@ -62,8 +62,22 @@ from keystead.keys.commands import (
     WentOn,
 )
 from keystead.keys.lifecycle import Move
-from keystead.keys.model import check_name
+from keystead.keys.model import Policy, check_name
 from keystead.keys.purposes import Purpose
+from keystead.keys.rollout.commands import (
+    ChangedPolicy,
+    ChangePolicy,
+    EvidenceInfo,
+    HistoryPage,
+    ListHistory,
+    RolloutInfo,
+    RotateKey,
+    SetPlan,
+    ShowEvidence,
+    ShowRollout,
+    SteerRollout,
+)
+from keystead.keys.rollout.plan import Plan
 from keystead.net.link import VaultLink
 
 __all__ = [
@@ -72,7 +86,11 @@ __all__ = [
     "LONG_BODIES",
     "LimitTenantBody",
     "MoveBody",
+    "PlanBody",
+    "PolicyBody",
     "RevokeKeyHandlesBody",
+    "RotateBody",
+    "SteerBody",
     "build_admin",
 ]
 
@@ -83,6 +101,7 @@ _T = TypeVar("_T")
 _AnyRequest = Request[Any, Any, State]
 _Limit = Annotated[int, QueryParameter(ge=1, le=limits.LIST_ITEMS_MAX)]
 _Number = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)]  # what a database can count to
+_Ordinal = Annotated[int | None, QueryParameter(ge=1, le=2**63 - 1)]
 _After = Annotated[int | None, QueryParameter(ge=-1, le=2**63 - 2)]
 
 
@@ -105,6 +124,39 @@ class LimitTenantBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     count: int
     per_s: int = 1
+    reason: str
+
+
+class RotateBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Make the next version of the key in the path, and start its rollout."""
+
+    plan: Plan | None = None
+    algorithm: str | None = None
+    incident: bool = False
+    weaker: bool = False
+    reason: str
+
+
+class SteerBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Move the rollout of the key in the path that is under way."""
+
+    move: Literal["pause", "resume", "promote", "roll_back"]
+    reason: str
+
+
+class PlanBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Set the plan of coming rollouts of the key in the path; null: its purpose's default."""
+
+    plan: Plan | None
+    weaker: bool = False
+    reason: str
+
+
+class PolicyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Set the policy of the key in the path, whole."""
+
+    policy: Policy
+    weaker: bool = False
     reason: str
 
 
@@ -205,6 +257,78 @@ async def move_version(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]
     body = await desk.body(MoveBody)
     return await desk.ask(
         MoveVersion(name=name, move=body.move, version=body.version, reason=body.reason)
+    )
+
+
+@post("/v1/keys/{name:str}/rotate", status_code=201, summary="Rotate a key")
+async def rotate_key(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
+    """Make the next version, publish it, and start the rollout that brings it into use."""
+    body = await desk.body(RotateBody)
+    return await desk.ask(
+        RotateKey(
+            name=name,
+            plan=body.plan,
+            algorithm=body.algorithm,
+            incident=body.incident,
+            weaker=body.weaker,
+            reason=body.reason,
+        ),
+        201,
+    )
+
+
+@get("/v1/keys/{name:str}/rollout", summary="Show a rollout")
+async def show_rollout(desk: _TheDesk, name: FromPath[str]) -> Response[RolloutInfo]:
+    """How a key's rollout stands, and what it waits for."""
+    return await desk.ask(ShowRollout(name=name))
+
+
+@post("/v1/keys/{name:str}/rollout", status_code=200, summary="Steer a rollout")
+async def steer_rollout(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
+    """Pause, resume, promote or roll back the rollout that is under way."""
+    body = await desk.body(SteerBody)
+    return await desk.ask(SteerRollout(name=name, move=body.move, reason=body.reason))
+
+
+@post("/v1/keys/{name:str}/plan", status_code=200, summary="Set a plan")
+async def set_plan(desk: _TheDesk, name: FromPath[str]) -> Response[ChangedPolicy]:
+    """Set the plan of a key's coming rollouts. One that holds them to less must say so."""
+    body = await desk.body(PlanBody)
+    return await desk.ask(
+        SetPlan(name=name, plan=body.plan, weaker=body.weaker, reason=body.reason)
+    )
+
+
+@post("/v1/keys/{name:str}/policy", status_code=200, summary="Change a policy")
+async def change_policy(desk: _TheDesk, name: FromPath[str]) -> Response[ChangedPolicy]:
+    """Set what a key may do beyond its purpose. A policy that allows more must say so."""
+    body = await desk.body(PolicyBody)
+    return await desk.ask(
+        ChangePolicy(name=name, policy=body.policy, weaker=body.weaker, reason=body.reason)
+    )
+
+
+@get("/v1/keys/{name:str}/evidence", summary="Show a rollout's evidence")
+async def show_evidence(
+    desk: _TheDesk, name: FromPath[str], number: _Ordinal = None
+) -> Response[EvidenceInfo]:
+    """All that one rollout was decided on, by its number; else the last one."""
+    return await desk.ask(ShowEvidence(name=name, number=number))
+
+
+@get("/v1/history", summary="List history")
+async def list_history(  # noqa: PLR0917  one argument a query parameter
+    desk: _TheDesk,
+    kind: FromQuery[str | None] = None,
+    name: FromQuery[str | None] = None,
+    at_seq: _Number = None,
+    at_ms: _Number = None,
+    before: _Number = None,
+    limit: _Limit = 50,
+) -> Response[HistoryPage]:
+    """Changes of authority and policy, newest first; or what was in force at one point."""
+    return await desk.ask(
+        ListHistory(kind=kind, name=name, at_seq=at_seq, at_ms=at_ms, before=before, limit=limit)
     )
 
 
@@ -360,6 +484,13 @@ _HANDLERS: tuple[HTTPRouteHandler, ...] = (
     list_keys,
     show_key,
     move_version,
+    rotate_key,
+    show_rollout,
+    steer_rollout,
+    set_plan,
+    change_policy,
+    show_evidence,
+    list_history,
     issue_handle,
     show_handle,
     revoke_handle,
@@ -376,6 +507,10 @@ _HANDLERS: tuple[HTTPRouteHandler, ...] = (
 BODIES: dict[str, type[msgspec.Struct]] = {
     "/v1/keys": CreateKey,
     "/v1/keys/{name}/moves": MoveBody,
+    "/v1/keys/{name}/rotate": RotateBody,
+    "/v1/keys/{name}/rollout": SteerBody,
+    "/v1/keys/{name}/plan": PlanBody,
+    "/v1/keys/{name}/policy": PolicyBody,
     "/v1/handles": IssueHandle,
     "/v1/handles/revoke": RevokeHandle,
     "/v1/keys/{name}/handles/revoke": RevokeKeyHandlesBody,

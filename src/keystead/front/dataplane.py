@@ -36,6 +36,8 @@ from keystead.front.uses import (
     recode_facts,
 )
 from keystead.front.watch import RequestWatch
+from keystead.keys.handles import parse
+from keystead.keys.rollout.reports import about_key
 from keystead.net.link import VaultLink
 
 __all__ = ["DataPlane", "Operation"]
@@ -72,25 +74,58 @@ class DataPlane:
             Rejection, KeysteadError: what is wrong with the request, or too much.
             Disconnected: nobody waits for the answer.
         """
-        head = read_head(scope, body_bytes_max=limits.BODY_BYTES_MAX)
         waits = bool(scope["query_string"]) and self._waits(scope["query_string"])
+        answer = await self._send(scope, receive, asked)
+        if isinstance(answer, Refused):
+            return reply_of_refused(answer)
+        if waits:
+            return await self._proven(answer)
+        return Reply(200, JSON_HEADERS, encode_answer(answer))
+
+    async def signal(self, name: str, operation: str, scope: Scope, receive: Receive) -> Reply:
+        """`POST /v1/keys/{name}/reports` and `.../acknowledgements`: what a relying party tells.
+
+        They are uses like any other, of the purpose that the handle is for.
+
+        Raises:
+            Rejection, KeysteadError: what is wrong with the request, or too much.
+            Disconnected: nobody waits for the answer.
+        """
+        answer = await self._send(scope, receive, None, signal=(name, operation))
+        if isinstance(answer, Refused):
+            return reply_of_refused(answer)
+        return Reply(200, JSON_HEADERS, encode_answer(answer))
+
+    async def _send(
+        self,
+        scope: Scope,
+        receive: Receive,
+        asked: Operation | None,
+        *,
+        signal: tuple[str, str] | None = None,
+    ) -> Answer:
+        """Read one use, and have the vault do it; a signal's purpose is that of its handle."""
+        head = read_head(scope, body_bytes_max=limits.BODY_BYTES_MAX)
         handle = _handle_of(bearer_of(head.headers))
         check_json(head.headers)
+        if asked is None:
+            asked = Operation(str(parse(handle).body.purpose), "" if signal is None else signal[1])
         held = OpenBody(self._admission)
         try:
             body = await self._body(receive, head, held)
             key = await self._admission.enter(handle.encode(), client=scope.get("client"))
             try:
                 envelope = decode_use(body)
+                facts = recode_facts(asked.purpose, asked.operation, envelope.facts)
                 proof = head.headers.get(b"keystead-proof")
-                answer = await self._link.call(
+                return await self._link.call(
                     Use(
                         id=self._link.take_id(),
                         handle=handle,
                         purpose=asked.purpose,
                         operation=asked.operation,
                         context=envelope.context,
-                        facts=recode_facts(asked.purpose, asked.operation, envelope.facts),
+                        facts=facts if signal is None else about_key(facts, *signal),
                         version=envelope.version,
                         idempotency_key=idempotency_key_of(head.headers),
                         reason=envelope.reason,
@@ -101,11 +136,6 @@ class DataPlane:
                 self._admission.leave(key)
         finally:
             held.gone()
-        if isinstance(answer, Refused):
-            return reply_of_refused(answer)
-        if waits:
-            return await self._proven(answer)
-        return Reply(200, JSON_HEADERS, encode_answer(answer))
 
     def _waits(self, query: bytes) -> bool:
         """Whether the caller waits for the proof of its use.

@@ -21,16 +21,19 @@ from keystead.front.problems import JSON_HEADERS, Rejection, Reply, reply_of_err
 from keystead.front.published import LOG_PATH, Published
 from keystead.front.watch import RequestWatch
 from keystead.keys.operations import FACTS
+from keystead.keys.purposes import SIGNALS
 from keystead.net.link import VaultLink
 
-__all__ = ["Front"]
+__all__ = ["SIGNAL_PARTS", "Front"]
 
 _Handler = Callable[[Scope, Receive], Awaitable[Reply]]
 _READS = ("GET", "HEAD")
+SIGNAL_PARTS = {"reports": "report", "acknowledgements": "acknowledge"}
+"""Last part of the path under a key, to the operation of its handle."""
 _KEY_PATH = "/v1/keys/"
-_ADMIN_ROOTS = frozenset({"keys", "handles", "log", "tenants"})
+_ADMIN_ROOTS = frozenset({"keys", "handles", "log", "tenants", "history"})
 _USE_PARTS = 4  # "", "v1", purpose, operation
-_PUBLIC_PARTS = 5  # "", "v1", "keys", name, part
+_KEY_PARTS = 5  # "", "v1", "keys", name, part
 
 
 class _Route(NamedTuple):
@@ -59,7 +62,11 @@ class Front:
         self._open = Inspection(link, self.admission, self.metrics, protections or {})
         self._admin = build_admin(link)
         self._openapi = b""
-        self._operations = {f"/v1/{pair[0]}/{pair[1]}": Operation(*pair) for pair in FACTS}
+        self._operations = {
+            f"/v1/{purpose}/{operation}": Operation(purpose, operation)
+            for purpose, operation in FACTS
+            if operation not in SIGNALS  # told of a key by its name, see SIGNAL_PARTS
+        }
         self._fixed: dict[str, _Route] = {
             "/v1/batch": _Route(("POST",), self._data.batch),
             "/health": _Route(_READS, self._open.health),
@@ -118,18 +125,29 @@ class Front:
                 raise _wrong_method(_READS)
             return "/log", self._log.get
         parts = path.split("/")
-        if path.startswith(_KEY_PATH) and len(parts) == _PUBLIC_PARTS and parts[4] in PUBLIC_PARTS:
-            if method not in _READS:
-                raise _wrong_method(_READS)
-            return f"/v1/keys/{{name}}/{parts[4]}", partial(
-                self._open.public, name=parts[3], part=parts[4]
-            )
+        if path.startswith(_KEY_PATH) and len(parts) == _KEY_PARTS:
+            of_key = self._of_key(parts[3], parts[4], method)
+            if of_key is not None:
+                return f"/v1/keys/{{name}}/{parts[4]}", of_key
         if len(parts) == _USE_PARTS and parts[1] == "v1" and parts[2] not in _ADMIN_ROOTS:
             raise NotFound(
                 "there is no such operation",
-                hint="There is: " + ", ".join("/".join(pair) for pair in FACTS),
+                hint="There is: "
+                + ", ".join(name.removeprefix("/v1/") for name in self._operations),
             )
         return "admin", self._administer
+
+    def _of_key(self, name: str, part: str, method: str) -> _Handler | None:
+        """What anyone may read of a key, and what relying parties tell of it; None: neither."""
+        if part in PUBLIC_PARTS:
+            if method not in _READS:
+                raise _wrong_method(_READS)
+            return partial(self._open.public, name=name, part=part)
+        if part in SIGNAL_PARTS:
+            if method != "POST":
+                raise _wrong_method(("POST",))
+            return partial(self._data.signal, name, SIGNAL_PARTS[part])
+        return None
 
     async def _administer(self, scope: Scope, receive: Receive) -> Reply:
         """Hand a request to Litestar with its body read and bounded, and take its answer whole."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import hashlib
 
 import msgspec
 
 from keystead import limits
+from keystead.encoding import b64u_encode
+from keystead.errors import ServiceError
 from keystead.frames.messages import Public, Refused, Status, StatusInfo
 from keystead.front.admission import Admission
 from keystead.front.bodies import Receive, Scope, read_head
@@ -16,17 +18,26 @@ from keystead.front.problems import JSON_HEADERS, HeaderList, Reply, json_reply,
 from keystead.keys.model import check_name
 from keystead.net.link import VaultLink
 
-__all__ = ["PUBLIC_PARTS", "Inspection", "Readiness"]
+__all__ = ["PUBLIC_PARTS", "Inspection", "Readiness", "has_current"]
 
 _STATUS_TIMEOUT_S = 2.0
 """How long the vault may take to say how it is: a load balancer's probe gives up after a few."""
-_PUBLIC_MAX_AGE_S = 60
-"""Age of a cached public part. Publishing comes before use by far more (I12)."""
+_ETAG_CHARS = 22
+"""Of the base64url of a SHA-256: 132 bits."""
+_TEXT = b"text/plain; charset=utf-8"
+_PUBLIC = msgspec.msgpack.Decoder(tuple[int, bytes])
+"""What the vault answers: how many seconds a reader may keep the document, and the document."""
 
 PUBLIC_PARTS: dict[str, tuple[str, bytes]] = {
     "public": ("keys", b"application/json"),
     "jwks.json": ("jwks", b"application/jwk-set+json"),  # RFC 7517 section 8.5.2
     "certificate": ("certificate", b"application/x-pem-file"),
+    "krl": ("krl", b"application/octet-stream"),
+    "krl.note": ("krl.note", _TEXT),
+    "revoked_hosts": ("revoked_hosts", _TEXT),
+    "revoked_hosts.note": ("revoked_hosts.note", _TEXT),
+    "deny.json": ("deny", b"application/json"),
+    "deny.note": ("deny.note", _TEXT),
 }
 """Last part of the path, to what the vault is asked and the type of the answer."""
 
@@ -99,14 +110,15 @@ class Inspection:
         return Reply(200, _headers(CONTENT_TYPE), page)
 
     async def public(self, scope: Scope, receive: Receive, *, name: str, part: str) -> Reply:
-        """`GET /v1/keys/{name}/public`, `/jwks.json` and `/certificate`.
+        """`GET /v1/keys/{name}/` and one of :data:`PUBLIC_PARTS`; 304 to who has it already.
 
         Raises:
             MalformedRequest: not a key's name.
             Rejection: too much at a time.
+            ServiceError: the vault's answer is none that this front knows.
         """
         del receive  # a body means nothing here (RFC 9110 section 9.3.1)
-        read_head(scope, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX)
+        head = read_head(scope, body_bytes_max=limits.ADMIN_BODY_BYTES_MAX)
         check_name(name, "key name")
         what, content_type = PUBLIC_PARTS[part]
         key = await self._admission.enter(b"", client=scope.get("client"))
@@ -116,9 +128,20 @@ class Inspection:
             self._admission.leave(key)
         if isinstance(answer, Refused):
             return reply_of_refused(answer)
-        headers = _headers(content_type)
-        headers[1] = (b"cache-control", b"public, max-age=%d" % _PUBLIC_MAX_AGE_S)
-        return Reply(200, headers, _document(msgspec.msgpack.decode(answer.result)))
+        try:
+            age_s, body = _PUBLIC.decode(answer.result)
+        except msgspec.DecodeError as exc:
+            raise ServiceError(
+                "the vault's answer does not parse", hint="Are front and vault of one release?"
+            ) from exc
+        etag = f'"{b64u_encode(hashlib.sha256(body).digest())[:_ETAG_CHARS]}"'.encode("ascii")
+        headers = [
+            *((b"cache-control", b"public, max-age=%d" % age_s), (b"etag", etag)),
+            *(item for item in JSON_HEADERS[1:] if item[0] != b"cache-control"),
+        ]
+        if has_current(head.headers.get(b"if-none-match", b""), etag):
+            return Reply(304, headers, b"")  # RFC 9110 section 15.4.5
+        return Reply(200, [(b"content-type", content_type), *headers], body)
 
     async def _status(self) -> StatusInfo | str:
         """How the vault is, or why that is not known; one question at a time, shared by all."""
@@ -148,10 +171,10 @@ def _headers(content_type: bytes) -> HeaderList:
     return [(b"content-type", content_type), *JSON_HEADERS[1:]]
 
 
-def _document(value: Any) -> bytes:  # noqa: ANN401  JSON, or PEM as text
-    """A public part as its body: text and bytes as they are, anything else as JSON."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode()
-    return msgspec.json.encode(value)
+def has_current(if_none_match: bytes, etag: bytes) -> bool:
+    """Whether a reader's ``If-None-Match`` (RFC 9110 section 13.1.2) names this entity tag.
+
+    Tags compare weakly there: a cache on the way may have made them weak.
+    """
+    tags = {tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")}
+    return b"*" in tags or etag in tags

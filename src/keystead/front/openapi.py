@@ -15,6 +15,13 @@ from keystead.front.problems import Problem
 from keystead.front.uses import ProofFields, ReceiptInfo
 from keystead.keys.framing.data import DeriveResult, MacResult, UnwrapResult, WrapResult
 from keystead.keys.operations import FACTS, FRAMINGS
+from keystead.keys.purposes import SIGNALS
+from keystead.keys.rollout.reports import (
+    Acknowledge,
+    AcknowledgeResult,
+    ReportFailure,
+    ReportResult,
+)
 
 __all__ = ["RESULTS", "document"]
 
@@ -26,6 +33,16 @@ RESULTS: dict[tuple[str, str], type[msgspec.Struct]] = {
     ("data", "mac"): MacResult,
 }
 """(purpose, operation) as on the wire to the type of its result."""
+
+_SIGNALS: dict[str, tuple[str, type[msgspec.Struct], type[msgspec.Struct]]] = {
+    "reports": ("Report a failed verification", ReportFailure, ReportResult),
+    "acknowledgements": (
+        "Say that a version's public part is known",
+        Acknowledge,
+        AcknowledgeResult,
+    ),
+}
+"""Last part of the path under a key, to what it is for, its facts and its result."""
 
 _Json = dict[str, Any]
 _REF = "#/components/schemas/{name}"
@@ -42,6 +59,13 @@ _IDEMPOTENCY_HEADER = {
     "description": "Under one key, one effect and one record",
     "schema": {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_BYTES_MAX},
 }
+_NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+_IF_NONE_MATCH = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "Entity tags of what the reader has (RFC 9110 section 13.1.2)",
+    "schema": {"type": "string"},
+}
 _PROOF_HEADER = {
     "name": "Keystead-Proof",
     "in": "header",
@@ -56,8 +80,12 @@ def document() -> bytes:
         title="Keystead", version=__version__, description="Use keys through handles."
     )
     api = build_admin(None, config).openapi_schema.to_schema()
-    uses = {pair: _envelope_types(*pair) for pair in FACTS}
-    schemas = _schemas([kind for pair in uses.values() for kind in pair])
+    uses = {pair: _envelope_types(_stem(*pair), FACTS[pair], RESULTS[pair]) for pair in _offered()}
+    signals = {
+        part: _envelope_types(part.capitalize(), facts, result)
+        for part, (_, facts, result) in _SIGNALS.items()
+    }
+    schemas = _schemas([kind for pair in (*uses.values(), *signals.values()) for kind in pair])
     components = api.setdefault("components", {})
     components["schemas"] = {**components.get("schemas", {}), **schemas}
     components["securitySchemes"] = {
@@ -69,31 +97,39 @@ def document() -> bytes:
         for method, operation in item.items():
             _finish_admin(path, method, operation)
     for (purpose, operation), (body, answer) in uses.items():
-        paths[f"/v1/{purpose}/{operation}"] = {"post": _use(purpose, operation, body, answer)}
+        summary = f"{operation} with a {purpose} key"
+        path = f"/v1/{purpose}/{operation}"
+        paths[path] = {"post": _use(f"use_{purpose}_{operation}", summary, body, answer)}
+    for part, (body, answer) in signals.items():
+        told = _use(f"tell_{part}", _SIGNALS[part][0], body, answer)
+        told["parameters"] = [_NAME, *told["parameters"]]
+        paths[f"/v1/keys/{{name}}/{part}"] = {"post": told}
     paths["/v1/batch"] = {"post": _batch()}
     paths.update(_open_paths())
     return msgspec.json.encode(api)
 
 
+def _offered() -> list[tuple[str, str]]:
+    """Operations that have a path of their own; what is told of a key has another."""
+    return [pair for pair in FACTS if pair[1] not in SIGNALS]
+
+
 def _envelope_types(
-    purpose: str, operation: str
+    stem: str, facts: type[msgspec.Struct], result: type[msgspec.Struct]
 ) -> tuple[type[msgspec.Struct], type[msgspec.Struct]]:
     """Request and answer of one operation, as types of their own."""
-    stem = _stem(purpose, operation)
     body = msgspec.defstruct(
         f"{stem}Use",
         [
             ("context", str),
-            ("facts", FACTS[purpose, operation]),
+            ("facts", facts),
             ("version", int, 0),
             ("reason", str | None, None),
         ],
         kw_only=True,
         forbid_unknown_fields=True,
     )
-    answer = msgspec.defstruct(
-        f"{stem}Answer", [("result", RESULTS[purpose, operation]), ("receipt", ReceiptInfo)]
-    )
+    answer = msgspec.defstruct(f"{stem}Answer", [("result", result), ("receipt", ReceiptInfo)])
     return body, answer
 
 
@@ -122,12 +158,12 @@ def _finish_admin(path: str, method: str, operation: _Json) -> None:
 
 
 def _use(
-    purpose: str, operation: str, body: type[msgspec.Struct], answer: type[msgspec.Struct]
+    operation_id: str, summary: str, body: type[msgspec.Struct], answer: type[msgspec.Struct]
 ) -> _Json:
     return {
         "tags": ["uses"],
-        "operationId": f"use_{purpose}_{operation}",
-        "summary": f"{operation} with a {purpose} key",
+        "operationId": operation_id,
+        "summary": summary,
         "security": [{"handle": []}],
         "parameters": [_IDEMPOTENCY_HEADER, _PROOF_HEADER],
         "requestBody": _body(body.__name__),
@@ -141,10 +177,10 @@ def _batch() -> _Json:
         "required": ["purpose", "operation", "context", "facts"],
         "additionalProperties": False,
         "properties": {
-            "purpose": {"enum": sorted({purpose for purpose, _ in FACTS})},
-            "operation": {"enum": sorted({operation for _, operation in FACTS})},
+            "purpose": {"enum": sorted({purpose for purpose, _ in _offered()})},
+            "operation": {"enum": sorted({operation for _, operation in _offered()})},
             "context": {"type": "string"},
-            "facts": {"anyOf": [{"$ref": _REF.format(name=t.__name__)} for t in FACTS.values()]},
+            "facts": {"anyOf": [_ref(FACTS[pair]) for pair in _offered()]},
             "version": {"type": "integer", "default": 0},
             "reason": {"type": ["string", "null"]},
             "handle": {"type": ["string", "null"]},
@@ -154,7 +190,7 @@ def _batch() -> _Json:
     }
     answer = {
         "anyOf": [
-            *({"$ref": _REF.format(name=f"{_stem(*pair)}Answer")} for pair in FACTS),
+            *({"$ref": _REF.format(name=f"{_stem(*pair)}Answer")} for pair in _offered()),
             {
                 "type": "object",
                 "required": ["problem"],
@@ -179,16 +215,15 @@ def _batch() -> _Json:
 
 
 def _open_paths() -> Iterator[tuple[str, _Json]]:
-    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
     for part, (what, content_type) in PUBLIC_PARTS.items():
         yield (
             f"/v1/keys/{{name}}/{part}",
             _open(
-                f"public_{what}",
+                f"public_{what.replace('.', '_')}",
                 f"The public {what} of a key",
                 {content_type.decode(): {}},
-                {"default": _PROBLEMS},
-                [name],
+                {"304": {"description": "As it was under that entity tag"}, "default": _PROBLEMS},
+                [_NAME, _IF_NONE_MATCH],
             ),
         )
     ready = {"application/json": {"schema": _ref(Readiness)}}

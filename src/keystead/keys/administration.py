@@ -11,8 +11,17 @@ from keystead.keys.commands import CreateKey, MoveVersion
 from keystead.keys.lifecycle import TRANSITIONS, Move, State, move
 from keystead.keys.model import Key, Policy, Version, check_labels, check_name
 from keystead.keys.purposes import PURPOSES, Purpose, default_algorithm
+from keystead.keys.rollout.plan import check_plan
 
-__all__ = ["audit_key", "check_reason", "draft_key", "moved", "new_generation"]
+__all__ = [
+    "audit_key",
+    "check_algorithm",
+    "check_policy",
+    "check_reason",
+    "draft_key",
+    "moved",
+    "new_generation",
+]
 
 _POLICY_PARTS = {
     Purpose.JWT: "jwt",
@@ -43,23 +52,9 @@ def draft_key(command: CreateKey, *, key_id: str, now_ms: int) -> tuple[Key, str
             hint="See docs/limitations.md for what is built and what is to come",
         )
     algorithm = command.algorithm or default_algorithm(command.purpose)
-    algorithm_named(algorithm)
-    if algorithm not in row.algorithms:
-        raise AlgorithmForbidden(
-            f"purpose {command.purpose!s} does not use {algorithm}",
-            hint="It uses: " + ", ".join(row.algorithms),
-        )
-    if command.prehashed and not (
-        row.prehashed_allowed and algorithm.startswith(_PREHASHED_FAMILIES)
-    ):
-        raise MalformedRequest(f"{command.purpose!s} keys of {algorithm} cannot be prehashed")
-    if command.prehashed and command.policy.verify_before_release:
-        raise MalformedRequest(
-            "a prehashed key's signatures are not verified before release",
-            hint="Leave verify_before_release out, or the key not prehashed",
-        )
-    _check_policy(command.purpose, command.policy)
-    key = Key(
+    check_algorithm(command.purpose, algorithm, prehashed=command.prehashed)
+    check_policy(command.purpose, command.policy, prehashed=command.prehashed)
+    drafted = Key(
         id=key_id,
         name=command.name,
         tenant=command.tenant,
@@ -75,7 +70,27 @@ def draft_key(command: CreateKey, *, key_id: str, now_ms: int) -> tuple[Key, str
         epoch=0,
         created_ms=now_ms,
     )
-    return key, algorithm
+    if command.plan is not None:
+        check_plan(command.plan, drafted)
+    return drafted, algorithm
+
+
+def check_algorithm(purpose: Purpose, algorithm: str, *, prehashed: bool) -> None:
+    """Whether a version of a key may be of an algorithm.
+
+    Raises:
+        AlgorithmForbidden: the purpose does not have it.
+        MalformedRequest: there is none of that name, or it does not sign digests.
+    """
+    row = PURPOSES[purpose]
+    algorithm_named(algorithm)
+    if algorithm not in row.algorithms:
+        raise AlgorithmForbidden(
+            f"purpose {purpose!s} does not use {algorithm}",
+            hint="It uses: " + ", ".join(row.algorithms),
+        )
+    if prehashed and not (row.prehashed_allowed and algorithm.startswith(_PREHASHED_FAMILIES)):
+        raise MalformedRequest(f"{purpose!s} keys of {algorithm} cannot be prehashed")
 
 
 def audit_key(name: str, labels: dict[str, str], *, key_id: str, now_ms: int) -> tuple[Key, str]:
@@ -100,7 +115,17 @@ def audit_key(name: str, labels: dict[str, str], *, key_id: str, now_ms: int) ->
     return key, algorithm
 
 
-def _check_policy(purpose: Purpose, policy: Policy) -> None:
+def check_policy(purpose: Purpose, policy: Policy, *, prehashed: bool) -> None:
+    """Hold a key's policy to its purpose and to its bounds.
+
+    Raises:
+        MalformedRequest: a part of another purpose, none of its own, or a value out of bounds.
+    """
+    if prehashed and policy.verify_before_release:
+        raise MalformedRequest(
+            "a prehashed key's signatures are not verified before release",
+            hint="Leave verify_before_release out, or the key not prehashed",
+        )
     for owner, part in _POLICY_PARTS.items():
         present = getattr(policy, part) is not None
         if present and owner is not purpose:

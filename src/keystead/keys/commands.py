@@ -6,10 +6,21 @@ from typing import Literal
 
 import msgspec
 
+from keystead.keys.commandbase import CommandBase
 from keystead.keys.lifecycle import Move
 from keystead.keys.model import Policy
 from keystead.keys.narrowing import Narrowing
 from keystead.keys.purposes import Purpose
+from keystead.keys.rollout.commands import (
+    ChangePolicy,
+    ListHistory,
+    RotateKey,
+    SetPlan,
+    ShowEvidence,
+    ShowRollout,
+    SteerRollout,
+)
+from keystead.keys.rollout.plan import Plan
 
 __all__ = [
     "Command",
@@ -49,25 +60,23 @@ __all__ = [
 ]
 
 
-class _Command(
-    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="do"
-):
-    pass
+class CreateKey(CommandBase, tag="key.create", frozen=True, kw_only=True):
+    """Make a key and its version 1, active at once, as nothing relies on an earlier one.
 
-
-class CreateKey(_Command, tag="key.create", frozen=True, kw_only=True):
-    """Make a key and its version 1, active at once, as nothing relies on an earlier one."""
+    ``plan``: of its rollouts, from its first publication on; None: the default of its purpose.
+    """
 
     name: str
     purpose: Purpose
     tenant: str = "default"
     algorithm: str | None = None
     prehashed: bool = False
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
     policy: Policy = Policy()
+    plan: Plan | None = None
 
 
-class ListKeys(_Command, tag="key.list", frozen=True, kw_only=True):
+class ListKeys(CommandBase, tag="key.list", frozen=True, kw_only=True):
     """Keys in order of their names, ``limit`` at a time, from after the name ``after``."""
 
     tenant: str | None = None
@@ -76,13 +85,13 @@ class ListKeys(_Command, tag="key.list", frozen=True, kw_only=True):
     limit: int = 100
 
 
-class ShowKey(_Command, tag="key.show", frozen=True, kw_only=True):
+class ShowKey(CommandBase, tag="key.show", frozen=True, kw_only=True):
     """One key with its versions."""
 
     name: str
 
 
-class MoveVersion(_Command, tag="key.move", frozen=True, kw_only=True):
+class MoveVersion(CommandBase, tag="key.move", frozen=True, kw_only=True):
     """Suspend, resume, deactivate, compromise or destroy one version, or all that may be."""
 
     name: str
@@ -91,7 +100,7 @@ class MoveVersion(_Command, tag="key.move", frozen=True, kw_only=True):
     reason: str
 
 
-class IssueHandle(_Command, tag="handle.issue", frozen=True, kw_only=True):
+class IssueHandle(CommandBase, tag="handle.issue", frozen=True, kw_only=True):
     """A handle of a key for a principal; ``ttl_s`` is a ``not_after`` by the vault's clock."""
 
     key: str
@@ -101,27 +110,27 @@ class IssueHandle(_Command, tag="handle.issue", frozen=True, kw_only=True):
     narrowing: Narrowing = Narrowing()
 
 
-class RevokeHandle(_Command, tag="handle.revoke", frozen=True, kw_only=True):
+class RevokeHandle(CommandBase, tag="handle.revoke", frozen=True, kw_only=True):
     """Revoke a handle and all its children, by the id of a link of its chain."""
 
     link: str
     reason: str
 
 
-class RevokeKeyHandles(_Command, tag="handle.revoke_all", frozen=True, kw_only=True):
+class RevokeKeyHandles(CommandBase, tag="handle.revoke_all", frozen=True, kw_only=True):
     """Revoke all handles of a key: its generation grows."""
 
     key: str
     reason: str
 
 
-class ShowHandle(_Command, tag="handle.show", frozen=True, kw_only=True):
+class ShowHandle(CommandBase, tag="handle.show", frozen=True, kw_only=True):
     """What is known of a handle by its id."""
 
     handle_id: str
 
 
-class LimitTenant(_Command, tag="tenant.limit", frozen=True, kw_only=True):
+class LimitTenant(CommandBase, tag="tenant.limit", frozen=True, kw_only=True):
     """Set a tenant's budget: at most ``count`` uses in ``per_s`` seconds, on each node."""
 
     tenant: str
@@ -130,14 +139,14 @@ class LimitTenant(_Command, tag="tenant.limit", frozen=True, kw_only=True):
     reason: str
 
 
-class ListTenants(_Command, tag="tenant.list", frozen=True, kw_only=True):
+class ListTenants(CommandBase, tag="tenant.list", frozen=True, kw_only=True):
     """Tenants that have a key or a budget of their own, in order of name from after ``after``."""
 
     after: str = ""
     limit: int = 100
 
 
-class _Records(_Command, frozen=True, kw_only=True):
+class _Records(CommandBase, frozen=True, kw_only=True):
     """Which records. ``outcome``: a code, or ``denied`` for all but ``ok``.
 
     Times are Unix milliseconds, from ``since_ms`` to before ``until_ms``; sequences lie between
@@ -175,14 +184,14 @@ class CountRecords(_Records, tag="log.count", frozen=True, kw_only=True):
     by: CountBy
 
 
-class DiscloseRecord(_Command, tag="log.disclose", frozen=True, kw_only=True):
+class DiscloseRecord(CommandBase, tag="log.disclose", frozen=True, kw_only=True):
     """One record's exact body and its salt, which prove what its entry stands for."""
 
     seq: int
     reason: str = ""
 
 
-class ForgetRecords(_Command, tag="log.forget", frozen=True, kw_only=True):
+class ForgetRecords(CommandBase, tag="log.forget", frozen=True, kw_only=True):
     """Erase bodies and salts of uses that are old enough, a batch at a time from after ``after``.
 
     All that is given narrows, and something must be. ``through``: the last sequence to look at.
@@ -199,7 +208,7 @@ class ForgetRecords(_Command, tag="log.forget", frozen=True, kw_only=True):
     reason: str
 
 
-class GoOn(_Command, tag="log.go_on", frozen=True, kw_only=True):
+class GoOn(CommandBase, tag="log.go_on", frozen=True, kw_only=True):
     """Use keys although an anchor of the log was not heard: it cannot be had any more."""
 
     reason: str
@@ -224,7 +233,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     forgotten: int = 0
 
 
-class ReconcileRecords(_Command, tag="log.reconcile", frozen=True, kw_only=True):
+class ReconcileRecords(CommandBase, tag="log.reconcile", frozen=True, kw_only=True):
     """Which records of a key's uses are of these messages, oldest first, a stretch at a time.
 
     ``version``: 0 stands for all. Sequences lie between ``after`` and ``before``, neither included.
@@ -257,6 +266,13 @@ Command = (
     | ForgetRecords
     | GoOn
     | ReconcileRecords
+    | RotateKey
+    | SteerRollout
+    | SetPlan
+    | ChangePolicy
+    | ShowRollout
+    | ShowEvidence
+    | ListHistory
 )
 
 

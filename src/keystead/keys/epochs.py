@@ -17,6 +17,7 @@ from keystead.errors import Conflict, KeysteadError, LimitExceeded, ReplayConfli
 from keystead.keys.framing.base import CounterStep
 from keystead.keys.handles import Grant
 from keystead.keys.model import Key
+from keystead.keys.rollout.model import Rotation
 from keystead.keys.use import check_standing
 
 __all__ = [
@@ -64,6 +65,10 @@ class CommitView(Protocol):
         """The key as of this commit; raises NotFound."""
         ...
 
+    def rotation(self, key_id: str) -> Rotation | None:
+        """How the key rotates, as of this commit."""
+        ...
+
     def spent(self, link: str) -> int:
         """Uses spent under a link, or under another durable budget's name."""
         ...
@@ -108,6 +113,7 @@ def decide(candidate: Candidate, view: CommitView) -> Outcome:
                 candidate.operation,
                 candidate.version,
                 view.revoked,
+                view.rotation(candidate.key_id),
             )
         if candidate.idempotency is not None:
             scope, name, fingerprint = candidate.idempotency

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from keystead import limits
 from keystead.errors import MalformedRequest
-from keystead.keys.purposes import PURPOSES, Purpose
+from keystead.keys.purposes import PURPOSES, SIGNALS, Purpose
 
 __all__ = ["FORGETTABLE", "Ranges", "chunks", "merged", "ranges_of", "read_ranges"]
 
@@ -19,7 +19,7 @@ FORGETTABLE = (
         f"{purpose!s}.{operation}"
         for purpose, row in PURPOSES.items()
         if purpose is not Purpose.AUDIT
-        for operation in row.operations
+        for operation in (*row.operations, *SIGNALS)
     ),
     "unknown",
     "denials.summary",

@@ -18,7 +18,7 @@ from keystead import limits
 from keystead.encoding import DECODE_ERRORS, b64u_decode, b64u_encode, length_prefixed
 from keystead.errors import HandleInvalid, MalformedRequest
 from keystead.keys.caveats import Caveat, Rate, Uses, decode_caveat, encode_caveat
-from keystead.keys.purposes import PURPOSES, Purpose
+from keystead.keys.purposes import PURPOSES, SIGNALS, Purpose
 
 __all__ = [
     "HANDLE_INFO",
@@ -121,7 +121,7 @@ def issue(root: bytes, body: Body, caveats: tuple[Caveat, ...] = ()) -> Handle:
     Raises:
         MalformedRequest: operations that the purpose lacks, or bad caveats.
     """
-    allowed = PURPOSES[body.purpose].operations
+    allowed = (*PURPOSES[body.purpose].operations, *SIGNALS)
     if not body.operations or set(body.operations) - set(allowed):
         raise MalformedRequest(
             f"expected operations out of {', '.join(allowed)} for purpose {body.purpose!s}"

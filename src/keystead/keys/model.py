@@ -76,7 +76,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ssh_ca: SshCaPolicy | None = None
 
 
-class Version(msgspec.Struct, frozen=True, kw_only=True):
+class Version(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One generated key pair or secret; numbered from 1, never reused.
 
     ``public``: one DER SubjectPublicKeyInfo (RFC 5280) a component, empty for a secret.
@@ -96,8 +96,10 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     compromised_epoch: int = 0
 
 
-class Key(msgspec.Struct, frozen=True, kw_only=True):
+class Key(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A named thing with one purpose, one tenant, an algorithm policy and a list of versions.
+
+    It takes no field that it does not know: a newer binary's would be lost when it is written back.
 
     ``generation`` grows when all handles of the key are revoked; ``revision`` with every change;
     ``epoch`` is that of the last change; ``primary`` is the version that does new work.
@@ -139,7 +141,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
         return self.version(self.primary)
 
 
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
+class Principal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who acts: a name in a tenant. Roles come from the `Guard`, never from the caller."""
 
     name: str

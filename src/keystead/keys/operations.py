@@ -11,7 +11,8 @@ from keystead.keys.framing.jwt import JWT
 from keystead.keys.framing.ledger import LEDGER
 from keystead.keys.framing.ssh_ca import SSH_CA
 from keystead.keys.framing.tls import TLS, TLS_PREHASHED
-from keystead.keys.purposes import Purpose
+from keystead.keys.purposes import PURPOSES, Purpose
+from keystead.keys.rollout.reports import Acknowledge, ReportFailure
 
 __all__ = ["FACTS", "FRAMINGS", "facts_type"]
 
@@ -32,6 +33,8 @@ FACTS: dict[tuple[str, str], type[Facts]] = {
     ("data", "unwrap"): Unwrap,
     ("data", "derive"): Derive,
     ("data", "mac"): Mac,
+    **{(str(p), "report"): ReportFailure for p, row in PURPOSES.items() if row.offered},
+    **{(str(p), "acknowledge"): Acknowledge for p, row in PURPOSES.items() if row.offered},
 }
 """(purpose, operation) as on the wire to the type of its facts."""
 

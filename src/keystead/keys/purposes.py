@@ -11,6 +11,7 @@ from keystead.errors import AlgorithmForbidden, MalformedRequest, PurposeMismatc
 
 __all__ = [
     "PURPOSES",
+    "SIGNALS",
     "Purpose",
     "PurposeRow",
     "check_operation",
@@ -103,6 +104,11 @@ PURPOSES: dict[Purpose, PurposeRow] = {
 """One row a purpose, in the order of design section 5."""
 
 
+SIGNALS = ("report", "acknowledge")
+"""Operations of every purpose that use no key: what relying parties tell of one. No handle has
+them unless it was asked for."""
+
+
 def default_algorithm(purpose: Purpose) -> str:
     """The algorithm a key of the purpose gets when none is asked for."""
     return PURPOSES[purpose].algorithms[0]
@@ -120,7 +126,7 @@ def check_operation(key_purpose: Purpose, asked_purpose: str, operation: str) ->
             f"the key is for {key_purpose!s}, the operation asked for is of {asked_purpose[:32]!r}",
             hint="Use a handle of a key that was created for that purpose",
         )
-    if operation not in PURPOSES[key_purpose].operations:
+    if operation not in PURPOSES[key_purpose].operations and operation not in SIGNALS:
         raise MalformedRequest(
             f"purpose {key_purpose!s} has no operation {operation[:32]!r}",
             hint="It has: " + ", ".join(PURPOSES[key_purpose].operations),

@@ -16,7 +16,7 @@ DEFAULT_RATE = Rate(count=limits.TENANT_USES_PER_S, per_s=1)
 """Of a tenant that nobody has limited."""
 
 
-class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+class Tenant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tenant's budget: at most ``count`` uses in ``per_s`` seconds, a token bucket a node."""
 
     name: str

@@ -17,6 +17,7 @@ from keystead.errors import (
     HandleExpired,
     HandleInvalid,
     HandleRevoked,
+    KeyStateError,
     PermissionDenied,
 )
 from keystead.keys.algorithms import ALGORITHMS
@@ -34,7 +35,9 @@ from keystead.keys.caveats import (
 from keystead.keys.handles import Grant
 from keystead.keys.lifecycle import check_may_process, check_may_protect
 from keystead.keys.model import Key, Version, check_context
-from keystead.keys.purposes import check_operation, effective_algorithm
+from keystead.keys.purposes import SIGNALS, check_operation, effective_algorithm
+from keystead.keys.rollout.choosing import reproduces, served
+from keystead.keys.rollout.model import Rotation
 
 __all__ = [
     "Asked",
@@ -80,9 +83,20 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decide_use(
-    grant: Grant, key: Key, asked: Asked, bearer: Bearer, *, now_ms: int, revoked: frozenset[str]
+    grant: Grant,
+    key: Key,
+    asked: Asked,
+    bearer: Bearer,
+    *,
+    now_ms: int,
+    revoked: frozenset[str],
+    rotation: Rotation | None = None,
+    chosen: int | None = None,
 ) -> Decided:
     """Decide one use against its handle and the key as it stands.
+
+    ``chosen``: the version that the rollout has for this subject, if the caller names none; None:
+    the primary one.
 
     Raises:
         HandleInvalid, PurposeMismatch, HandleRevoked, HandleExpired, PermissionDenied,
@@ -93,15 +107,18 @@ def decide_use(
         raise HandleInvalid("the handle names another key or purpose than the one it is used for")
     check_operation(key.purpose, asked.purpose, asked.operation)
     check_context(asked.context)
-    version = key.version(asked.version) if asked.version else key.primary_version()
+    number = asked.version or (key.primary if chosen is None else chosen)
+    version = key.version(number) if number else key.primary_version()
     algorithm = effective_algorithm(key.purpose, asked.operation, version.algorithm)
     check_grant(grant, asked, bearer, algorithm=algorithm, version=version.number, now_ms=now_ms)
-    check_standing(grant, key, asked.operation, version.number, revoked)
+    check_standing(grant, key, asked.operation, version.number, revoked, rotation)
     _check_prehashed(grant, key, asked.operation)
     return Decided(version=version, algorithm=algorithm)
 
 
 def _check_prehashed(grant: Grant, key: Key, operation: str) -> None:
+    if operation in SIGNALS:
+        return
     if (operation == "sign_digest") != key.prehashed:
         raise PermissionDenied(
             f"key {key.name} was {'' if key.prehashed else 'not '}created as prehashed",
@@ -132,23 +149,49 @@ def check_grant(
             _NARROWED[type(caveat)](caveat, use)
 
 
-def check_standing(
-    grant: Grant, key: Key, operation: str, version: int, revoked: frozenset[str]
+def check_standing(  # noqa: PLR0917  a use, and the state that it is held against
+    grant: Grant,
+    key: Key,
+    operation: str,
+    version: int,
+    revoked: frozenset[str],
+    rotation: Rotation | None = None,
 ) -> None:
     """What a change of epoch can take away; checked again in the commit (I3, I4).
 
     Raises:
         HandleRevoked: the key's generation, or a link of the chain.
-        KeyStateError: the version's state does not allow the operation.
+        KeyStateError: the version's state, or the key's rollout, does not allow the operation.
     """
     if grant.body.generation != key.generation or not revoked.isdisjoint(grant.links):
         raise HandleRevoked(
             "the handle was revoked", hint="Ask whoever issued it for a new one, and for the reason"
         )
-    state = key.version(version).state
-    (check_may_process if operation in _PROCESSING else check_may_protect)(state)
+    if operation in SIGNALS:
+        return  # it uses no version
+    _check_version(key, operation, version, rotation)
     if ALGORITHMS[key.version(version).algorithm].name not in key.algorithms:
         raise AlgorithmForbidden(f"the key's policy no longer allows version {version}'s algorithm")
+
+
+def _check_version(key: Key, operation: str, number: int, rotation: Rotation | None) -> None:
+    """The lifecycle and the rollout both allow it (I3); what an older version gave is given again.
+
+    Raises:
+        KeyStateError: one of them does not.
+    """
+    state = key.version(number).state
+    if operation in _PROCESSING:
+        check_may_process(state)
+    elif number in served(key, rotation):
+        check_may_protect(state)
+    elif reproduces(key.purpose, operation) and number < key.primary:
+        check_may_process(state)
+    else:
+        raise KeyStateError(
+            f"version {number} of {key.name} does no new work: version {key.primary} does",
+            hint="Name no version, and the key's rollout chooses; `keystead key status` shows it",
+        )
 
 
 def proof_message(  # noqa: PLR0917  in the order of the bytes, as every caller has them

@@ -8,6 +8,7 @@ import time
 __all__ = ["SystemClock", "SystemRandom"]
 
 _NS_PER_MS = 1_000_000
+_NS_PER_US = 1_000
 
 
 class SystemClock:
@@ -20,6 +21,10 @@ class SystemClock:
     def boottime_ms(self) -> int:
         """Milliseconds since boot, suspended time counted (clock_gettime(2))."""
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // _NS_PER_MS
+
+    def ticks_us(self) -> int:
+        """Microseconds of ``CLOCK_MONOTONIC``."""
+        return time.monotonic_ns() // _NS_PER_US
 
 
 class SystemRandom:

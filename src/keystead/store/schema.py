@@ -155,3 +155,18 @@ sa.Table(
     sa.Column("time_ms", sa.BigInteger, nullable=False),
     sa.Column("mac", sa.LargeBinary, nullable=False),
 )
+sa.Table(
+    "object_history",
+    METADATA,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("time_ms", sa.BigInteger, nullable=False),
+    sa.Column("doc", sa.LargeBinary, nullable=False),
+    sa.Column("mac", sa.LargeBinary, nullable=False),
+    sa.Index("history_newest", "epoch", "kind", "id", "revision"),
+    sa.Index("history_by_object", "id", "kind", "revision", "epoch", "seq", "time_ms"),
+)

@@ -15,6 +15,7 @@ from keystead.ports import (
     CheckpointRow,
     EpochRow,
     HandleRow,
+    HistoryRow,
     IdempotencyRow,
     ObjectRow,
     RecordRow,
@@ -24,6 +25,7 @@ from keystead.ports import (
 from keystead.store.sqlite import connect, unavailable
 from keystead.store.sqlite_blocks import note_blocks
 from keystead.store.sqlite_forget import forget
+from keystead.store.sqlite_history import keep
 
 __all__ = ["SqliteJournal"]
 
@@ -127,6 +129,9 @@ class _SqliteTransaction:
             raise Conflict(f"there is a {row.kind} named {row.name} already") from exc
         if done.rowcount != 1:
             raise Conflict(f"{row.kind} {row.name} has changed meanwhile")
+
+    def put_history(self, rows: Sequence[HistoryRow]) -> None:
+        keep(self._connection, rows)
 
     def put_meta(self, name: str, value: bytes) -> None:
         self._execute("INSERT INTO meta (name, value) VALUES (?,?)", (name, value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ _RECORD_COLUMNS = (
 )
 
 _CHECKPOINT_COLUMNS = "size, root, frontier, note, time_ms, mac"
+
+_SURROGATES, _AFTER_SURROGATES = 0xD800, 0xE000
+"""Code points from the first to before the second are in no text (RFC 3629 section 3)."""
 
 
 class SqliteRegistry:
@@ -101,6 +105,14 @@ class SqliteRegistry:
         row = self._one("SELECT value FROM counters WHERE key_id = ? AND name = ?", key_id, name)
         return row[0] if row else None
 
+    def counters(self, key_id: str, prefix: str) -> dict[str, bytes]:
+        """All counters of a key whose names begin so."""
+        sql = "SELECT name, value FROM counters WHERE key_id = ? AND name >= ?"
+        end = _after_all(prefix)
+        if end is None:
+            return dict(self._all(sql, (key_id, prefix)))
+        return dict(self._all(f"{sql} AND name < ?", (key_id, prefix, end)))
+
     def spent(self, link: str) -> int:
         """Uses spent under a link."""
         row = self._one("SELECT uses FROM spent WHERE link = ?", link)
@@ -144,3 +156,16 @@ class SqliteRegistry:
     def last_sequence(self) -> int:
         """The greatest sequence, -1 if there is none."""
         return int(self._one("SELECT coalesce(max(seq), -1) FROM records")[0])
+
+
+def _after_all(prefix: str) -> str | None:
+    """The least text after all that begin so, in the order of code points; None: there is none.
+
+    SQLite compares the bytes of UTF-8, which is the same order; LIKE has wildcards, and takes
+    upper case for lower.
+    """
+    stem = prefix.rstrip(chr(sys.maxunicode))
+    if not stem:
+        return None
+    after = ord(stem[-1]) + 1
+    return stem[:-1] + chr(_AFTER_SURROGATES if after == _SURROGATES else after)

@@ -20,6 +20,8 @@ from keystead import limits
 from keystead.errors import LogUnavailable
 from keystead.keys.commands import CountBy
 from keystead.ports import (
+    HistoryQuery,
+    HistoryRow,
     Reach,
     RecordRow,
     RecordsChoice,
@@ -31,6 +33,7 @@ from keystead.store.log_layout import CHANGES, DENIED, HAS_PRINCIPAL, HAS_REQUES
 from keystead.store.sqlite import connect, unavailable
 from keystead.store.sqlite_blocks import narrowed
 from keystead.store.sqlite_forget import forgotten_in
+from keystead.store.sqlite_history import history
 
 __all__ = ["SqliteLogReader"]
 
@@ -175,6 +178,11 @@ class SqliteLogReader:
         """One record."""
         page = self.search(RecordsQuery(after=seq - 1, before=seq + 1, limit=1))
         return page.rows[0] if page.rows else None
+
+    def history(self, query: HistoryQuery) -> list[HistoryRow]:
+        """Revisions of authority rows."""
+        with self._connection() as connection:
+            return history(connection, query)
 
     def forgotten_in(self, ranges: Sequence[tuple[int, int]]) -> int:
         """How many records of the ranges are forgotten."""

@@ -26,6 +26,10 @@ class ManualClock:
         """Milliseconds since boot."""
         return self._boottime_ms
 
+    def ticks_us(self) -> int:
+        """Boot time in microseconds."""
+        return self._boottime_ms * 1000
+
     def advance(self, ms: int) -> None:
         """Let time pass: both clocks go on by ``ms``.
 

@@ -48,6 +48,7 @@ class Step(StrEnum):
     PRUNE_CHECKPOINTS = "prune_checkpoints"
     PRUNE_IDEMPOTENT = "prune_idempotent"
     PUT_OBJECT = "put_object"
+    PUT_HISTORY = "put_history"
     SET_EPOCH = "set_epoch"
     APPEND = "append"
     FORGET = "forget"

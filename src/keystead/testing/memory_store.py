@@ -22,6 +22,8 @@ from keystead.ports import (
     EntryRow,
     EpochRow,
     HandleRow,
+    HistoryQuery,
+    HistoryRow,
     IdempotencyRow,
     ObjectRow,
     Reach,
@@ -64,6 +66,7 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True):
     epoch: EpochRow | None = None
     meta: dict[str, bytes] = {}
     objects: dict[tuple[str, str], ObjectRow] = {}
+    history: dict[tuple[str, str, int], HistoryRow] = {}
     materials: dict[tuple[str, int], bytes] = {}
     tenant_keys: dict[str, bytes] = {}
     handles: dict[str, HandleRow] = {}
@@ -173,6 +176,14 @@ class MemoryStore:
         """A durable counter's state."""
         return self._read().counters.get((key_id, name))
 
+    def counters(self, key_id: str, prefix: str) -> dict[str, bytes]:
+        """All counters of a key whose names begin so."""
+        return {
+            name: value
+            for (of, name), value in self._read().counters.items()
+            if of == key_id and name.startswith(prefix)
+        }
+
     def spent(self, link: str) -> int:
         """Uses spent under a link."""
         return self._read().spent.get(link, 0)
@@ -229,6 +240,18 @@ class MemoryStore:
     def record(self, seq: int) -> RecordRow | None:
         """One record."""
         return self._read().records.get(seq)
+
+    def history(self, query: HistoryQuery) -> list[HistoryRow]:
+        """Revisions of authority rows."""
+        rows = [row for row in self._read().history.values() if _revision_matches(query, row)]
+        rows.sort(key=lambda row: (-row.epoch, row.kind, row.id, -row.revision))
+        if query.at_seq is not None or query.at_ms is not None:
+            last: dict[tuple[str, str], int] = {}
+            for row in rows:
+                last[row.kind, row.id] = max(row.revision, last.get((row.kind, row.id), 0))
+            rows = [row for row in rows if row.revision == last[row.kind, row.id]]
+        before = query.before_epoch
+        return [row for row in rows if before is None or row.epoch < before][: query.limit]
 
     def forgotten_in(self, ranges: Sequence[tuple[int, int]]) -> int:
         """How many records of the ranges are forgotten."""
@@ -289,6 +312,12 @@ class _MemoryTransaction:
         ):
             raise Conflict(f"there is a {row.kind} named {row.name} already")
         self._change(objects={**objects, at: row})
+
+    def put_history(self, rows: Sequence[HistoryRow]) -> None:
+        history = dict(self.tables.history)
+        for row in rows:
+            history.setdefault((row.kind, row.id, row.revision), row)
+        self._change(history=history)
 
     def put_meta(self, name: str, value: bytes) -> None:
         self._change(meta=_inserted(self.tables.meta, {name: value}))
@@ -397,6 +426,16 @@ def _matches(query: RecordsQuery, row: RecordRow) -> bool:
         and query.kept in (None, row.body is not None)
         and (query.since_ms is None or row.time_ms >= query.since_ms)
         and (query.until_ms is None or row.time_ms < query.until_ms)
+    )
+
+
+def _revision_matches(query: HistoryQuery, row: HistoryRow) -> bool:
+    return (
+        query.kind in (None, row.kind)
+        and query.object_id in (None, row.id)
+        and query.revision in (None, row.revision)
+        and (query.at_seq is None or row.seq <= query.at_seq)
+        and (query.at_ms is None or row.time_ms <= query.at_ms)
     )
 
 

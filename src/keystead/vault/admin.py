@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
-from keystead import limits
 from keystead.encoding import DECODE_ERRORS
 from keystead.errors import (
     Conflict,
     InvariantViolation,
     KeysteadError,
     MalformedRequest,
-    NotFound,
     Unauthenticated,
 )
 from keystead.frames.messages import Admin as AdminRequest
@@ -32,10 +29,8 @@ from keystead.keys.commands import (
     DiscloseRecord,
     ForgetRecords,
     GoOn,
-    HandleInfo,
     IssuedHandle,
     IssueHandle,
-    KeyInfo,
     LimitTenant,
     ListKeys,
     ListRecords,
@@ -47,7 +42,6 @@ from keystead.keys.commands import (
     RevokeKeyHandles,
     ShowHandle,
     ShowKey,
-    TenantInfo,
     WentOn,
 )
 from keystead.keys.handles import Body, issue
@@ -55,6 +49,15 @@ from keystead.keys.lifecycle import Move
 from keystead.keys.model import Key, Principal, check_name
 from keystead.keys.narrowing import caveats_of
 from keystead.keys.purposes import PURPOSES
+from keystead.keys.rollout.commands import (
+    ChangePolicy,
+    ListHistory,
+    RotateKey,
+    SetPlan,
+    ShowEvidence,
+    ShowRollout,
+    SteerRollout,
+)
 from keystead.keys.tenants import budget_of, limited, weakened
 from keystead.ports import Clock, Guard, HandleRow, Random, Registry, Transaction
 from keystead.translog.entries import SALT_BYTES, Draft
@@ -63,11 +66,15 @@ from keystead.vault.authority import Revocation, Snapshot, key_row, object_row
 from keystead.vault.committer import Applied, Change, Committed, Committer, Pending
 from keystead.vault.describe import key_info, tenant_info
 from keystead.vault.faults import fault
+from keystead.vault.histories import Histories
 from keystead.vault.logbook import Inquiry, Logbook
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker, Made, commit_made
+from keystead.vault.policies import apply_plan, apply_policy
+from keystead.vault.readings import Readings
 from keystead.vault.repeats import Once, Repeats
 from keystead.vault.reservations import Reservations
+from keystead.vault.rotating import Rotating
 from keystead.vault.standing import Standing
 
 __all__ = ["Administration"]
@@ -78,7 +85,19 @@ _LINK = re.compile(r"[0-9a-f]{32}\Z")
 _TTL_MAX_S = 10 * 366 * 24 * 3600
 _COMMAND = msgspec.msgpack.Decoder(Command)
 
-_CHANGES = (CreateKey, GoOn, IssueHandle, LimitTenant, MoveVersion, RevokeHandle, RevokeKeyHandles)
+_CHANGES = (
+    ChangePolicy,
+    CreateKey,
+    GoOn,
+    IssueHandle,
+    LimitTenant,
+    MoveVersion,
+    RevokeHandle,
+    RevokeKeyHandles,
+    RotateKey,
+    SetPlan,
+    SteerRollout,
+)
 
 Reply = Callable[[Answer], None]
 Apply = Callable[[Transaction, Snapshot, int, int], Applied]
@@ -98,6 +117,8 @@ class Administration:
         reservations: Reservations,
         maker: KeyMaker,
         logbook: Logbook,
+        rotating: Rotating,
+        histories: Histories,
         anchors: Anchors,
         clock: Clock,
         random: Random,
@@ -112,6 +133,9 @@ class Administration:
         self._reservations = reservations
         self._maker = maker
         self._logbook = logbook
+        self._rotating = rotating
+        self._histories = histories
+        self._readings = Readings(standing, registry, secrets)
         self._anchors = anchors
         self._clock = clock
         self._random = random
@@ -152,17 +176,8 @@ class Administration:
         return credential.principal
 
     def _target(self, command: Command) -> Key | None:
-        match command:
-            case ShowKey(name=name) | MoveVersion(name=name):
-                return self._standing.snapshot.named(name)
-            case IssueHandle(key=name) | RevokeKeyHandles(key=name):
-                return self._standing.snapshot.named(name)
-            case ListRecords(key=str(name)) | CountRecords(key=str(name)):
-                return self._standing.snapshot.named(name)
-            case ForgetRecords(key=str(name)) | ReconcileRecords(key=name):
-                return self._standing.snapshot.named(name)
-            case _:
-                return None
+        name = _key_of(command)
+        return None if name is None else self._standing.snapshot.named(name)
 
     def _dispatch(self, asked: _Asked, command: Command, target: Key | None) -> None:
         match command:
@@ -177,7 +192,7 @@ class Administration:
             case GoOn():
                 self._go_on(asked, command)
             case ListTenants() | ListKeys() | ShowKey() | ShowHandle():
-                asked.done(self._seen(command, target))
+                asked.done(self._readings.seen(command, target))
             case (
                 ListRecords()
                 | CountRecords()
@@ -187,58 +202,32 @@ class Administration:
             ):
                 self._logbook.begin(command, self._inquiry(asked, target))
             case _:
-                raise InvariantViolation("a command has no way to be done")
+                self._dispatch_rotation(asked, command, target)
 
-    def _seen(
-        self, command: ListTenants | ListKeys | ShowKey | ShowHandle, target: Key | None
-    ) -> object:
+    def _dispatch_rotation(self, asked: _Asked, command: Command, target: Key | None) -> None:
         match command:
-            case ListTenants():
-                return self._tenants(command)
-            case ListKeys():
-                return self._list(command)
-            case ShowHandle():
-                return self._handle_info(command.handle_id)
-            case ShowKey():
-                return key_info(target or self._standing.snapshot.named(command.name))
-
-    # --- reading -----------------------------------------------------------------------------
-
-    def _list(self, command: ListKeys) -> list[KeyInfo]:
-        _check_limit(command.limit)
-        snapshot = self._standing.snapshot
-        names = sorted(name for name in snapshot.names if name > command.after)
-        keys = (snapshot.named(name) for name in names)
-        chosen = [
-            key
-            for key in keys
-            if command.tenant in (None, key.tenant) and command.purpose in (None, key.purpose)
-        ]
-        return [key_info(key) for key in chosen[: command.limit]]
-
-    def _handle_info(self, handle_id: str) -> HandleInfo:
-        row = self._registry.handle(handle_id)
-        if row is None:
-            raise NotFound(f"no handle {handle_id[:64]!r} was issued")
-        self._secrets.check_handle(row)
-        snapshot = self._standing.snapshot
-        return HandleInfo(
-            handle_id=row.id,
-            key=snapshot.key(row.key_id).name,
-            tenant=row.tenant,
-            principal=row.principal,
-            issued_ms=row.issued_ms,
-        )
-
-    def _tenants(self, command: ListTenants) -> list[TenantInfo]:
-        _check_limit(command.limit)
-        snapshot = self._standing.snapshot
-        keys = Counter(key.tenant for key in snapshot.keys.values())
-        names = sorted(name for name in {*keys, *snapshot.tenants} if name > command.after)
-        return [
-            tenant_info(name, snapshot.tenants.get(name), keys[name])
-            for name in names[: command.limit]
-        ]
+            case RotateKey() if target is not None:
+                self._rotate(asked, command, target)
+            case SteerRollout():
+                self._change(
+                    asked, self._rotating.apply_steer(command, self._draft(asked)), key_info
+                )
+            case SetPlan():
+                draft, now_ms = self._draft(asked), self._rotating.now_ms()
+                self._change(asked, apply_plan(command, draft, self._secrets, now_ms))
+            case ChangePolicy():
+                self._change(asked, apply_policy(command, self._draft(asked), self._secrets))
+            case ShowRollout() if target is not None:
+                asked.done(self._rotating.status(target))
+            case ShowEvidence() if target is not None:
+                read = self._rotating.evidence(target, command.number, self._histories)
+                self._logbook.look(read, self._inquiry(asked, target))
+            case ListHistory():
+                key_id = self._standing.snapshot.names.get(command.name or "")
+                read_page = self._histories.page(command, key_id)
+                self._logbook.look(read_page, self._inquiry(asked, target))
+            case _:
+                raise InvariantViolation("a command has no way to be done")
 
     def _inquiry(self, asked: _Asked, target: Key | None) -> Inquiry:
         if asked.principal is None:
@@ -262,23 +251,44 @@ class Administration:
             )
         tenant_key = self._maker.tenant_key(key.tenant)
         future = self._loop.run_in_executor(None, self._maker.make, key, algorithm, tenant_key)
-        future.add_done_callback(partial(self._made, asked))
 
-    def _made(self, asked: _Asked, future: asyncio.Future[Made]) -> None:
-        try:
-            made = future.result()
+        def commit(made: Made) -> Apply:
             draft = self._draft(asked)
 
             def apply(tx: Transaction, snapshot: Snapshot, epoch: int, _seq: int) -> Applied:
                 return commit_made(
-                    made, draft, self._secrets, tx=tx, snapshot=snapshot, epoch=epoch
+                    made,
+                    draft,
+                    self._secrets,
+                    tx=tx,
+                    snapshot=snapshot,
+                    epoch=epoch,
+                    plan=command.plan,
                 )
 
-            self._change(asked, apply, key_info)
+            return apply
+
+        future.add_done_callback(partial(self._made, asked, commit))
+
+    def _made(
+        self, asked: _Asked, commit: Callable[[Made], Apply], future: asyncio.Future[Made]
+    ) -> None:
+        """Commit what was made in a thread."""
+        try:
+            self._change(asked, commit(future.result()), key_info)
         except KeysteadError as refusal:
             self._deny(asked, refusal)
         except Exception as exc:  # noqa: BLE001  a fault of ours is answered too
             self._deny(asked, fault(exc))
+
+    def _rotate(self, asked: _Asked, command: RotateKey, key: Key) -> None:
+        plan, future = self._rotating.make(command, key)
+
+        def commit(made: Made) -> Apply:
+            draft, now_ms = self._draft(asked, key), self._rotating.now_ms()
+            return self._rotating.apply_begin(made, plan, command, draft, now_ms)
+
+        future.add_done_callback(partial(self._made, asked, commit))
 
     def _issue(self, asked: _Asked, command: IssueHandle, key: Key) -> None:
         check_name(command.principal, "principal")
@@ -560,6 +570,16 @@ def _operations(key: Key) -> tuple[str, ...]:
     return tuple(name for name in PURPOSES[key.purpose].operations if name != unfit)
 
 
-def _check_limit(limit: int) -> None:
-    if not 1 <= limit <= limits.LIST_ITEMS_MAX:
-        raise MalformedRequest(f"expected a limit from 1 to {limits.LIST_ITEMS_MAX}, met {limit}")
+def _key_of(command: Command) -> str | None:
+    """The name of the key that a command is about, if it names one."""
+    match command:
+        case ShowKey() | MoveVersion() | RotateKey() | SteerRollout() | SetPlan():
+            return command.name
+        case ChangePolicy() | ShowRollout() | ShowEvidence():
+            return command.name
+        case IssueHandle() | RevokeKeyHandles() | ReconcileRecords():
+            return command.key
+        case ListRecords() | CountRecords() | ForgetRecords():
+            return command.key
+        case _:
+            return None

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 
 from keystead import limits
 from keystead.encoding import DECODE_ERRORS
-from keystead.errors import HandleInvalid, MalformedRequest
+from keystead.errors import CallerError, HandleInvalid, KeysteadError, MalformedRequest
 from keystead.keys.epochs import check_idempotent
 from keystead.keys.framing.base import Facts
 from keystead.keys.framing.data import Derive, Mac, Unwrap, Wrap, check_data, decode_wrapped
+from keystead.keys.model import Key
 from keystead.keys.operations import FACTS, facts_type
 from keystead.keys.purposes import Purpose, check_operation
+from keystead.keys.rollout.choosing import chosen, served
+from keystead.keys.rollout.model import Rollout, live
 from keystead.keys.use import decide_use
 from keystead.ports import IdempotencyRow, Registry
 from keystead.vault.grants import Grants
@@ -55,7 +60,7 @@ class Admission:
         running.epoch = snapshot.epoch
         check_operation(key.purpose, use.purpose, use.operation)
         running.facts = facts = _decode_facts(running)
-        bearer = bearer_of(
+        running.bearer = bearer = bearer_of(
             use,
             running.asked,
             held.grant,
@@ -65,10 +70,53 @@ class Admission:
         if isinstance(facts, Unwrap):  # what is wrapped names its version; the proof was over 0
             version = decode_wrapped(facts.wrapped).version
             running.asked = msgspec.structs.replace(running.asked, version=version)
+        rotation = snapshot.rotations.get(key.id)
+        rollout = live(rotation)
+        running.chosen = None  # it may be here again, after the rollout has ended
+        if rollout is not None and not running.asked.version:
+            running.chosen = chosen(key, rotation, self._subject(running, key, rollout))
         decided = decide_use(
-            held.grant, key, running.asked, bearer, now_ms=running.now_ms, revoked=snapshot.revoked
+            held.grant,
+            key,
+            running.asked,
+            bearer,
+            now_ms=running.now_ms,
+            revoked=snapshot.revoked,
+            rotation=rotation,
+            chosen=running.chosen,
         )
         running.version, running.algorithm = decided.version, decided.algorithm
+
+    def refused_by_next(self, running: Running, error: KeysteadError) -> str | None:
+        """Whom the new version of a rollout refused and the previous one would have served."""
+        key, held, first = running.key, running.held, running.chosen
+        if key is None or held is None or first is None:
+            return None
+        snapshot = self._standing.snapshot
+        rotation = snapshot.rotations.get(key.id)
+        rollout = live(rotation)
+        if rollout is None or first != rollout.next or not isinstance(error, CallerError):
+            return None
+        with suppress(KeysteadError):
+            if rollout.previous in served(key, rotation):
+                decide_use(
+                    held.grant,
+                    key,
+                    running.asked,
+                    running.bearer,
+                    now_ms=running.now_ms,
+                    revoked=snapshot.revoked,
+                    rotation=rotation,
+                    chosen=rollout.previous,
+                )
+                return held.issued.principal
+        return None
+
+    def _subject(self, running: Running, key: Key, rollout: Rollout) -> bytes:
+        """Where the use falls: by its context, or by itself, for life of the rollout."""
+        by_use = rollout.plan.canary.by == "use"
+        named = running.request_id if by_use else running.asked.context
+        return self._secrets.subject(key.id, rollout.number, named.encode())
 
     def replay(self, running: Running) -> IdempotencyRow | None:
         """The stored outcome if this request was done before; sets the idempotency triple.

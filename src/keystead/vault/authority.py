@@ -13,20 +13,31 @@ from collections.abc import Iterable
 
 import msgspec
 
-from keystead.encoding import length_prefixed
-from keystead.errors import NotFound, StateRolledBack
+from keystead.encoding import DECODE_ERRORS, length_prefixed
+from keystead.errors import KeyStateError, NotFound, StateRolledBack
 from keystead.keys.model import Key, Principal
+from keystead.keys.rollout.model import Rotation
 from keystead.keys.tenants import Tenant
 from keystead.ports import EpochRow, ObjectRow
 from keystead.vault.macs import VaultSecrets
 
-__all__ = ["Credential", "Revocation", "Snapshot", "empty", "key_row", "load", "object_row"]
+__all__ = [
+    "Credential",
+    "Revocation",
+    "Snapshot",
+    "empty",
+    "key_row",
+    "load",
+    "object_row",
+    "rotation_row",
+]
 
 _BUCKETS = 256
 _KEY = msgspec.msgpack.Decoder(Key)
+_ROTATION = msgspec.msgpack.Decoder(Rotation)
 
 
-class Credential(msgspec.Struct, frozen=True, kw_only=True):
+class Credential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a principal is known: the SHA-256 of its token, which has 256 bits of its own."""
 
     principal: Principal
@@ -34,7 +45,7 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
 
 
-class Revocation(msgspec.Struct, frozen=True, kw_only=True):
+class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A link of a handle's chain that is revoked, and why."""
 
     link: str
@@ -43,7 +54,12 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of one epoch. Never changed; :meth:`with_rows` gives the next one."""
+    """The state of one epoch. Never changed; :meth:`with_rows` gives the next one.
+
+    ``rotations``: by key id, of keys that have one. ``unread``: (kind, id) of rows that a newer
+    Keystead wrote and this one cannot read: they are kept as they are. ``foreign``: ids of the keys
+    that those are of, which are neither used nor changed.
+    """
 
     epoch: int
     keys: dict[str, Key]
@@ -51,6 +67,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     revoked: frozenset[str]
     credentials: dict[bytes, Credential]
     tenants: dict[str, Tenant]
+    rotations: dict[str, Rotation]
+    unread: frozenset[tuple[str, str]]
+    foreign: frozenset[str]
     buckets: tuple[dict[tuple[str, str], bytes], ...]
     digests: tuple[bytes, ...]
 
@@ -59,7 +78,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             NotFound: there is none.
+            KeyStateError: a newer Keystead wrote it.
         """
+        if key_id in self.foreign:
+            raise _newer("the handle's key")
         try:
             return self.keys[key_id]
         except KeyError:
@@ -70,9 +92,13 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             NotFound: there is none.
+            KeyStateError: a newer Keystead wrote it.
         """
+        key_id = self.names.get(name, "")
+        if key_id in self.foreign:
+            raise _newer(f"key {name}")
         try:
-            return self.keys[self.names[name]]
+            return self.keys[key_id]
         except KeyError:
             raise NotFound(
                 f"no key named {name[:64]!r}", hint="`keystead key list` shows them"
@@ -80,8 +106,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     def with_rows(self, epoch: int, rows: Iterable[ObjectRow]) -> Snapshot:
         """The snapshot after these rows (already held to their MACs) were written."""
-        keys, names, revoked = dict(self.keys), dict(self.names), set(self.revoked)
-        credentials, tenants = dict(self.credentials), dict(self.tenants)
+        draft = _Draft(self)
         buckets = list(self.buckets)
         touched: set[int] = set()
         for row in rows:
@@ -90,35 +115,83 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
                 buckets[number] = dict(buckets[number])
                 touched.add(number)
             buckets[number][row.kind, row.id] = row.mac
-            match row.kind:
-                case "key":
-                    key = _KEY.decode(row.doc)
-                    keys[key.id], names[key.name] = key, key.id
-                case "revocation":
-                    revoked.add(row.id)
-                case "credential":
-                    credential = msgspec.msgpack.decode(row.doc, type=Credential)
-                    credentials[credential.token_sha256] = credential
-                case "tenant":
-                    tenants[row.id] = msgspec.msgpack.decode(row.doc, type=Tenant)
-                case _:
-                    raise StateRolledBack(
-                        f"the registry holds a row of unknown kind {row.kind!r}",
-                        hint="It was written by a newer Keystead: run that one",
-                    )
+            draft.take(row)
         digests = list(self.digests)
         for number in touched:
             digests[number] = _digest(buckets[number])
         return Snapshot(
             epoch=epoch,
-            keys=keys,
-            names=names,
-            revoked=frozenset(revoked),
-            credentials=credentials,
-            tenants=tenants,
+            keys=draft.keys,
+            names=draft.names,
+            revoked=frozenset(draft.revoked),
+            credentials=draft.credentials,
+            tenants=draft.tenants,
+            rotations=draft.rotations,
+            unread=frozenset(draft.foreign),
+            foreign=frozenset(key_id for _, key_id in draft.foreign),
             buckets=tuple(buckets),
             digests=tuple(digests),
         )
+
+
+class _Draft:
+    """A snapshot's tables while rows are taken in."""
+
+    def __init__(self, before: Snapshot) -> None:
+        self.keys, self.names = dict(before.keys), dict(before.names)
+        self.revoked = set(before.revoked)
+        self.credentials, self.tenants = dict(before.credentials), dict(before.tenants)
+        self.rotations = dict(before.rotations)
+        self.foreign = set(before.unread)
+
+    def take(self, row: ObjectRow) -> None:
+        """Take in one row.
+
+        Raises:
+            StateRolledBack: a newer Keystead wrote it, and without it nobody knows what holds.
+        """
+        try:
+            self._read(row)
+        except DECODE_ERRORS as exc:
+            if row.kind not in {"key", "rotation"}:
+                raise _unknown(row.kind) from exc
+            self.foreign.add((row.kind, row.id))
+            if row.kind == "key":
+                self.keys.pop(row.id, None)
+                self.names[row.name] = row.id
+
+    def _read(self, row: ObjectRow) -> None:
+        match row.kind:
+            case "key":
+                key = _KEY.decode(row.doc)
+                self.keys[key.id], self.names[key.name] = key, key.id
+            case "rotation":
+                self.rotations[row.id] = _ROTATION.decode(row.doc)
+            case "revocation":
+                self.revoked.add(row.id)
+            case "credential":
+                credential = msgspec.msgpack.decode(row.doc, type=Credential)
+                self.credentials[credential.token_sha256] = credential
+            case "tenant":
+                self.tenants[row.id] = msgspec.msgpack.decode(row.doc, type=Tenant)
+            case _:
+                raise _unknown(row.kind)
+        self.foreign.discard((row.kind, row.id))
+
+
+def _unknown(kind: str) -> StateRolledBack:
+    return StateRolledBack(
+        f"the registry holds a row of kind {kind!r} that this Keystead does not know",
+        hint="It was written by a newer Keystead: run that one",
+    )
+
+
+def _newer(what: str) -> KeyStateError:
+    return KeyStateError(
+        f"{what} was last changed by a newer Keystead, in a way that this one does not know: it is"
+        " kept as it is, and neither used nor changed here",
+        hint="Run the newer Keystead on this node, too",
+    )
 
 
 def empty() -> Snapshot:
@@ -130,6 +203,9 @@ def empty() -> Snapshot:
         revoked=frozenset(),
         credentials={},
         tenants={},
+        rotations={},
+        unread=frozenset(),
+        foreign=frozenset(),
         buckets=tuple({} for _ in range(_BUCKETS)),
         digests=(_digest({}),) * _BUCKETS,
     )
@@ -184,6 +260,19 @@ def key_row(key: Key, secrets: VaultSecrets) -> ObjectRow:
         revision=key.revision,
         epoch=key.epoch,
         doc=key,
+        secrets=secrets,
+    )
+
+
+def rotation_row(rotation: Rotation, name: str, secrets: VaultSecrets) -> ObjectRow:
+    """The row of how a key rotates; ``name``: the key's."""
+    return object_row(
+        "rotation",
+        rotation.key_id,
+        name=name,
+        revision=rotation.revision,
+        epoch=rotation.epoch,
+        doc=rotation,
         secrets=secrets,
     )
 

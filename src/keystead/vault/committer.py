@@ -26,13 +26,21 @@ from keystead.errors import (
 )
 from keystead.frames.messages import Receipt
 from keystead.keys.epochs import Accepted, Candidate, Replayed, decide
-from keystead.ports import Clock, IdempotencyRow, Journal, ObjectRow, Random, RecordRow, Transaction
-from keystead.translog.entries import SALT_BYTES, Draft, encode_draft
+from keystead.ports import (
+    HistoryRow,
+    IdempotencyRow,
+    Journal,
+    ObjectRow,
+    Random,
+    RecordRow,
+    Transaction,
+)
+from keystead.translog.entries import SALT_BYTES, Draft, commitment, encode_draft
 from keystead.vault.authority import Snapshot
 from keystead.vault.faults import fault
 from keystead.vault.leaves import CommittedLeaves
 from keystead.vault.macs import VaultSecrets
-from keystead.vault.rows import record_row
+from keystead.vault.rows import record_row, rows_message
 from keystead.vault.view import TransactionView
 
 __all__ = ["Applied", "Change", "Committed", "Committer", "Pending"]
@@ -125,7 +133,6 @@ class Committer:
         journal: Journal,
         secrets: VaultSecrets,
         snapshot: Snapshot,
-        clock: Clock,
         random: Random,
         loop: asyncio.AbstractEventLoop,
         on_snapshot: Callable[[Snapshot], None],
@@ -134,7 +141,6 @@ class Committer:
         self._journal = journal
         self._secrets = secrets
         self._snapshot = snapshot
-        self._clock = clock
         self._random = random
         self._loop = loop
         self._on_snapshot = on_snapshot
@@ -336,9 +342,10 @@ class Committer:
                     after = snapshot.with_rows(snapshot.epoch + 1, [row for row, _ in applied.rows])
                     for row, previous in applied.rows:
                         tx.put_object(row, previous_revision=previous)
+                    tx.put_history(_revisions(applied, seq))
                     root = self._secrets.root_digest(after.digests)
                     tx.set_epoch(self._secrets.epoch_row(after.epoch, root))
-                rows = self._change_rows(applied.drafts, seq, after.epoch)
+                rows = self._change_rows(applied, seq, after.epoch)
                 tx.append(rows)
         except LogUnavailable as exc:
             self._next_seq = None
@@ -359,11 +366,16 @@ class Committer:
             change.deliver, (applied.value, Committed(seq, after.epoch))
         )
 
-    def _change_rows(self, drafts: tuple[Draft, ...], seq: int, epoch: int) -> list[RecordRow]:
-        return [
-            record_row(seq + offset, epoch, draft, self._random.bytes(SALT_BYTES))
-            for offset, draft in enumerate(drafts)
-        ]
+    def _change_rows(self, applied: Applied, seq: int, epoch: int) -> list[RecordRow]:
+        """The change's records; the first commits to the rows: history is held to the log by it."""
+        rows: list[RecordRow] = []
+        written = rows_message(row for row, _ in applied.rows)
+        for offset, draft in enumerate(applied.drafts):
+            salt = self._random.bytes(SALT_BYTES)
+            signed = commitment(salt, written) if written and not offset else draft.signed
+            placed = msgspec.structs.replace(draft, signed=signed)
+            rows.append(record_row(seq + offset, epoch, placed, salt))
+        return rows
 
     def _refresh(self, tx: Transaction) -> Snapshot:
         """The snapshot as of this transaction; what another node wrote is read and checked."""
@@ -425,3 +437,22 @@ class Committer:
                 pending.deliver(outcome)
             except Exception as exc:  # noqa: BLE001  the others of the group wait behind this one
                 fault(exc)
+
+
+def _revisions(applied: Applied, seq: int) -> list[HistoryRow]:
+    """What a change makes of its rows' history: each with the place and time of its record."""
+    time_ms = applied.drafts[0].time_ms if applied.drafts else 0
+    return [
+        HistoryRow(
+            kind=row.kind,
+            id=row.id,
+            name=row.name,
+            revision=row.revision,
+            epoch=row.epoch,
+            seq=seq,
+            time_ms=time_ms,
+            doc=row.doc,
+            mac=row.mac,
+        )
+        for row, _ in applied.rows
+    ]

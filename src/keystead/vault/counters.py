@@ -13,7 +13,12 @@ from keystead.keys.framing.base import CounterStep
 from keystead.ports import Registry
 from keystead.vault.macs import VaultSecrets
 
-__all__ = ["ExpectedCounters"]
+__all__ = ["ExpectedCounters", "uses_of"]
+
+
+def uses_of(key_id: str, version: int) -> str:
+    """What the uses of a version are counted under, where they are."""
+    return f"version/{key_id}/{version}"
 
 
 class ExpectedCounters:

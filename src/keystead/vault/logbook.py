@@ -131,6 +131,14 @@ class Logbook:
             case ReconcileRecords():
                 self._reconcile(command, inquiry)
 
+    def look(self, read: Callable[[], object], inquiry: Inquiry) -> None:
+        """Answer with what is read in a thread, within the same bounds as any search.
+
+        Raises:
+            Overloaded: too many searches are under way.
+        """
+        self._read(read, lambda found: inquiry.done(found, None), inquiry)
+
     def close(self) -> None:
         """End the searches that run; those that wait get no answer."""
         self._closed = True

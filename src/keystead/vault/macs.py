@@ -15,6 +15,7 @@ from keystead.crypto.aead import NONCE_BYTES, TAG_BYTES, hkdf, open_into, seal
 from keystead.encoding import length_prefixed
 from keystead.errors import SignatureInvalid, StateRolledBack
 from keystead.keys.handles import handle_root_info
+from keystead.keys.rollout.choosing import SUBJECT_BYTES
 from keystead.ports import CheckpointRow, EpochRow, HandleRow, IdempotencyRow, ObjectRow, Random
 
 __all__ = ["VaultSecrets"]
@@ -47,6 +48,11 @@ class VaultSecrets:
 
     def _mac(self, *parts: bytes) -> bytes:
         return hmac.digest(self._registry_key, length_prefixed(parts), hashlib.sha256)
+
+    def subject(self, key_id: str, rollout: int, *parts: bytes) -> bytes:
+        """Where a subject of a rollout falls: 8 bytes that nobody else can know (section 6)."""
+        number = str(rollout).encode()
+        return self._mac(b"rollout", key_id.encode(), number, *parts)[:SUBJECT_BYTES]
 
     def object_mac(self, row: ObjectRow) -> bytes:
         """Over an authority row's content and revision."""

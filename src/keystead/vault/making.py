@@ -12,9 +12,11 @@ from keystead.keys.framing.ca import CaResult, self_signed_frame
 from keystead.keys.lifecycle import State
 from keystead.keys.model import Key, Version
 from keystead.keys.purposes import Purpose
+from keystead.keys.rollout.model import Rotation
+from keystead.keys.rollout.plan import Plan
 from keystead.ports import Clock, Custody, Material, Random, Registry, Transaction
 from keystead.translog.entries import Draft
-from keystead.vault.authority import Snapshot, key_row
+from keystead.vault.authority import Snapshot, key_row, rotation_row
 from keystead.vault.committer import Applied
 from keystead.vault.macs import VaultSecrets
 
@@ -25,11 +27,12 @@ _RANDOM_BYTES = 32
 
 
 class Made(msgspec.Struct, frozen=True):
-    """A key that is made and not yet committed."""
+    """A key, or a version of one, that is made and not yet committed."""
 
     key: Key
     material: Material
     tenant_key: bytes
+    version: Version
 
 
 class KeyMaker:
@@ -66,12 +69,32 @@ class KeyMaker:
         )
         if key.purpose is Purpose.CA:
             version = self._certified(key, version, material, tenant_key)
-        return Made(msgspec.structs.replace(key, versions=(version,)), material, tenant_key)
+        return Made(
+            msgspec.structs.replace(key, versions=(version,)), material, tenant_key, version
+        )
+
+    def make_next(self, key: Key, algorithm: str, tenant_key: bytes) -> Made:
+        """The key's next version, not active yet; the key itself as it is. As slow as the first."""
+        number = len(key.versions) + 1
+        material = self._custody.generate(key, number, algorithm, tenant_key)
+        version = Version(
+            number=number,
+            state=State.PRE_ACTIVATION,
+            algorithm=algorithm,
+            public=material.public,
+            kid=key_id(material.public or (key.id.encode(), str(number).encode())),
+            created_ms=self._clock.now_ms(),
+        )
+        if key.purpose is Purpose.CA:
+            version = self._certified(key, version, material, tenant_key)
+        return Made(key, material, tenant_key, version)
 
     def _certified(
         self, key: Key, version: Version, material: Material, tenant_key: bytes
     ) -> Version:
-        framed = self_signed_frame(key, version, key.created_ms, self._random.bytes(_RANDOM_BYTES))
+        framed = self_signed_frame(
+            key, version, version.created_ms, self._random.bytes(_RANDOM_BYTES)
+        )
         opened = self._custody.open(key, version, material.sealed, tenant_key)
         try:
             result = framed.finish(opened.sign(framed.message, prehashed=False))
@@ -90,8 +113,9 @@ def commit_made(
     tx: Transaction,
     snapshot: Snapshot,
     epoch: int,
+    plan: Plan | None = None,
 ) -> Applied:
-    """Inside the commit: the key, its material, and its tenant's key if that is new.
+    """Inside the commit: the key, its plan, its material, and its tenant's key if that is new.
 
     Raises:
         Conflict: the name is taken, or another commit made the tenant's key meanwhile.
@@ -109,4 +133,8 @@ def commit_made(
     key = msgspec.structs.replace(made.key, epoch=epoch)
     tx.put_material(key.id, 1, made.material.sealed)
     draft = msgspec.structs.replace(draft, key=key.id, name=key.name, revision=key.revision)
-    return Applied(rows=((key_row(key, secrets), 0),), drafts=(draft,), value=key)
+    rows = [(key_row(key, secrets), 0)]
+    if plan is not None:
+        rotation = Rotation(key_id=key.id, plan=plan, revision=1, epoch=epoch)
+        rows.append((rotation_row(rotation, key.name, secrets), 0))
+    return Applied(rows=tuple(rows), drafts=(draft,), value=key)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from keystead.ports import RecordRow
+from collections.abc import Iterable
+
+from keystead.encoding import length_prefixed
+from keystead.ports import ObjectRow, RecordRow
 from keystead.translog.entries import Draft, encode_draft, entry_of, leaf_hash, place
 
-__all__ = ["record_row"]
+__all__ = ["record_row", "rows_message"]
 
 
 def record_row(
@@ -30,4 +33,19 @@ def record_row(
         entry,
         leaf_hash(entry),
         draft.purpose,
+    )
+
+
+def rows_message(rows: Iterable[ObjectRow]) -> bytes:
+    """What a change's record commits to: the rows that it wrote, in their order."""
+    return length_prefixed(
+        part
+        for row in rows
+        for part in (
+            row.kind.encode(),
+            row.id.encode(),
+            row.name.encode(),
+            f"{row.revision}/{row.epoch}".encode(),
+            row.doc,
+        )
     )

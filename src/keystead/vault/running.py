@@ -10,15 +10,18 @@ from keystead.errors import KeysteadError, MalformedRequest
 from keystead.frames.messages import Answer, Done, Receipt, Refused, Use
 from keystead.keys.framing.base import CounterStep, Facts
 from keystead.keys.model import Key, Version, check_context
-from keystead.keys.purposes import PURPOSES
-from keystead.keys.use import Asked
+from keystead.keys.purposes import PURPOSES, SIGNALS
+from keystead.keys.use import Asked, Bearer
 from keystead.translog.entries import Draft
 from keystead.vault.grants import Held
 
 __all__ = ["Running"]
 
+_NOBODY = Bearer()
 _OPERATIONS = frozenset(
-    f"{purpose!s}.{operation}" for purpose, row in PURPOSES.items() for operation in row.operations
+    f"{purpose!s}.{operation}"
+    for purpose, row in PURPOSES.items()
+    for operation in (*row.operations, *SIGNALS)
 )
 
 
@@ -29,6 +32,10 @@ class Running:
         "ack",
         "algorithm",
         "asked",
+        "bearer",
+        "began_us",
+        "chosen",
+        "detail",
         "epoch",
         "facts",
         "held",
@@ -54,6 +61,10 @@ class Running:
         self.now_ms = now_ms
         self.request_id = request_id
         self.epoch = 0
+        self.began_us = 0
+        self.bearer = _NOBODY
+        self.chosen: int | None = None
+        self.detail = ""
         self.held: Held | None = None
         self.key: Key | None = None
         self.asked = Asked(
@@ -95,7 +106,7 @@ class Running:
             link=held.grant.chain_id if held else "",
             principal=held.issued.principal if held else "",
             reason=self.use.reason or "" if held else "",
-            detail=detail,
+            detail=detail or self.detail,
             signed=signed,
         )
 

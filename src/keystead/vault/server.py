@@ -27,10 +27,12 @@ from keystead.frames.messages import (
     Tend,
     Use,
 )
+from keystead.keys.rollout.caching import as_of
 from keystead.vault.admin import Administration
 from keystead.vault.checkpoints import Checkpoints
-from keystead.vault.describe import certificate, jwks, public_view
+from keystead.vault.describe import cache_s, certificate, jwks, public_view
 from keystead.vault.faults import fault
+from keystead.vault.publications import LIST_PARTS, Publications
 from keystead.vault.standing import Standing
 from keystead.vault.tending import Tending, encode_status
 from keystead.vault.uses import Uses
@@ -51,8 +53,13 @@ class Service:
         administration: Administration,
         tending: Tending,
         checkpoints: Checkpoints,
+        *,
+        publications: Publications,
+        now_ms: Callable[[], int],
     ) -> None:
         self._standing = standing
+        self._publications = publications
+        self._now_ms = now_ms
         self._checkpoints = checkpoints
         self._uses = uses
         self._administration = administration
@@ -67,6 +74,8 @@ class Service:
                 self._administration.begin(request, reply)
             case Checkpoint():
                 self._checkpoints.begin(request, reply)
+            case Public(what=what) if what in LIST_PARTS:
+                self._publications.begin(request, reply)
             case Public() | Status() | Tend():
                 reply(self._read(request))
 
@@ -85,18 +94,23 @@ class Service:
             error = fault(exc)
             return Refused(request.id, error.code, error.message)
 
-    def _public(self, request: Public) -> object:
+    def _public(self, request: Public) -> tuple[int, bytes]:
+        """How many seconds it may be kept, and the document."""
         self._standing.check()
-        key = self._standing.snapshot.named(request.name)
+        snapshot = self._standing.snapshot
+        key = snapshot.named(request.name)
+        rotation = as_of(snapshot.rotations.get(key.id), self._now_ms())
         match request.what:
             case "keys":
-                return public_view(key)
+                made = public_view(key, rotation)
             case "jwks":
-                return jwks(key)
+                made = jwks(key, rotation)
             case "certificate":
-                return certificate(key)
+                made = certificate(key, rotation)
             case _:
-                raise MalformedRequest("expected keys, jwks or certificate")
+                lists = ", ".join(LIST_PARTS)
+                raise MalformedRequest(f"expected keys, jwks, certificate, {lists}")
+        return cache_s(key, rotation), made
 
 
 class VaultProtocol(asyncio.Protocol):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+import msgspec
+
 from keystead.encoding import b64u_encode
 from keystead.errors import StartupError
-from keystead.ports import Clock, Journal, Random, Registry
+from keystead.ports import Clock, HistoryRow, Journal, Random, Registry
 from keystead.translog.entries import SALT_BYTES, Draft
 from keystead.vault.authority import Credential, Snapshot, empty, load, object_row
 from keystead.vault.guard import OPERATOR
@@ -71,6 +73,8 @@ def initialise(
         tx.put_meta(DEPLOYMENT, deployment.encode())
         tx.put_meta(SEALED_ROOT, sealed_root)
         tx.put_object(row, previous_revision=0)
+        kept = HistoryRow(**msgspec.structs.asdict(row), seq=0, time_ms=draft.time_ms)
+        tx.put_history([kept])
         tx.set_epoch(secrets.epoch_row(1, secrets.root_digest(snapshot.digests)))
         tx.append([record_row(0, 1, draft, random.bytes(SALT_BYTES))])
     return token

@@ -17,6 +17,7 @@ from keystead.vault.denials import DenialLimiter
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.opened import OpenedKeys
 from keystead.vault.reservations import Reservations
+from keystead.vault.rotating import Rotating
 from keystead.vault.standing import Standing
 
 __all__ = ["Tending", "encode_status"]
@@ -42,6 +43,7 @@ class Tending:
         denials: DenialLimiter,
         opened: OpenedKeys,
         anchors: Anchors,
+        rotating: Rotating,
         clock: Clock,
         random: Random,
         protections: dict[str, str],
@@ -54,6 +56,7 @@ class Tending:
         self._denials = denials
         self._opened = opened
         self._anchors = anchors
+        self._rotating = rotating
         self._clock = clock
         self._random = random
         self._protections = protections
@@ -73,6 +76,8 @@ class Tending:
         if self._standing.unanchored is not None:
             self._anchors.look()
         self._summarise()
+        if self._standing.tampered is None:
+            self._rotating.tick()
         pruning, self._prune_left = self._prune_left, _PRUNE_ROWS_A_ROUND
         if not pruning:
             self._prune()
@@ -176,6 +181,11 @@ class Tending:
         )
         found = [Metric(name, "gauge", text, {}, float(value)) for name, text, value in gauges]
         found += [Metric(name, "counter", text, {}, float(value)) for name, text, value in counters]
+        for stage, under_way in sorted(self._rotating.stages().items()):
+            text = "Rollouts under way, by stage."
+            found.append(
+                Metric("keystead_rollouts", "gauge", text, {"stage": stage}, float(under_way))
+            )
         for (name, label), value in standing.counters.items():
             family, text, key = _FAMILIES[name]
             found.append(Metric(family, "counter", text, {key: label}, float(value)))
@@ -191,6 +201,16 @@ _FAMILIES = {
     "uses": ("keystead_vault_uses", "Uses done, by purpose.", "purpose"),
     "denials": ("keystead_vault_denials", "Uses and commands refused, by code.", "code"),
     "changes": ("keystead_vault_changes", "Changes of authority, by action.", "action"),
+    "rollout_steps": (
+        "keystead_rollout_steps",
+        "Stages that rollouts came to, and how they ended, by step.",
+        "step",
+    ),
+    "rollout_failures": (
+        "keystead_rollout_failures",
+        "Rollouts that went back or halted, by what set it off.",
+        "trigger",
+    ),
     "reconcile_unrecorded": (
         "keystead_reconcile_unrecorded",
         "Artefacts that verify under a key and have no record, by key.",

@@ -19,6 +19,7 @@ from keystead.encoding import length_prefixed
 from keystead.errors import (
     Conflict,
     InvariantViolation,
+    KeyStateError,
     KeysteadError,
     LimitExceeded,
     ReplayConflict,
@@ -29,8 +30,9 @@ from keystead.keys.algorithms import ALGORITHMS
 from keystead.keys.epochs import Candidate
 from keystead.keys.framing.base import Framed, Result, Scene
 from keystead.keys.framing.data import Derive, Mac, Unwrap, Wrap, WrapResult, subkey_info
+from keystead.keys.model import Key
 from keystead.keys.operations import FRAMINGS
-from keystead.keys.purposes import PURPOSES, Purpose
+from keystead.keys.purposes import PURPOSES, SIGNALS, Purpose
 from keystead.keys.tenants import budget_of
 from keystead.keys.use import check_standing
 from keystead.ports import Clock, IdempotencyRow, OpenKey, Random
@@ -38,12 +40,14 @@ from keystead.translog.entries import SALT_BYTES, commitment
 from keystead.vault.admission import Admission
 from keystead.vault.buckets import RateBuckets
 from keystead.vault.committer import Committed, Committer, Pending
-from keystead.vault.counters import ExpectedCounters
+from keystead.vault.counters import ExpectedCounters, uses_of
 from keystead.vault.denials import DenialLimiter
 from keystead.vault.faults import fault
 from keystead.vault.opened import OpenedKeys
+from keystead.vault.reports import Reports
 from keystead.vault.reservations import Reservations
 from keystead.vault.running import Running
+from keystead.vault.signals import VersionSignals
 from keystead.vault.standing import Standing
 
 __all__ = ["Uses"]
@@ -67,6 +71,8 @@ class Uses:
         counters: ExpectedCounters,
         reservations: Reservations,
         denials: DenialLimiter,
+        signals: VersionSignals,
+        reports: Reports,
         committer: Committer,
         clock: Clock,
         random: Random,
@@ -79,6 +85,8 @@ class Uses:
         self._counters = counters
         self._reservations = reservations
         self._denials = denials
+        self._signals = signals
+        self._reports = reports
         self._committer = committer
         self._clock = clock
         self._random = random
@@ -101,7 +109,7 @@ class Uses:
             use, reply, now_ms=self._clock.now_ms(), request_id=self.next_request_id()
         )
         try:
-            self._admission.admit(running)
+            self._admit(running)
             stored = self._admission.replay(running)
             if stored is not None:
                 self._replay(running, stored)
@@ -112,6 +120,11 @@ class Uses:
             self._deny(running, refusal)
         except Exception as exc:  # noqa: BLE001  a fault of ours is answered too, and names no input
             self._deny(running, fault(exc))
+
+    def _admit(self, running: Running) -> None:
+        self._admission.admit(running)
+        if running.key is not None and self._signals.watches(running.key.id):
+            running.began_us = self._clock.ticks_us()
 
     # --- replays -----------------------------------------------------------------------------
 
@@ -175,6 +188,9 @@ class Uses:
         key, version = running.key, running.version
         if key is None or version is None:
             raise InvariantViolation("a use was not admitted")
+        if running.asked.operation in SIGNALS:
+            self._record(running, *self._reports.take(running))
+            return
         opened = self._opened.get(key, version)
         if key.purpose is Purpose.DATA:  # whose facts no framing takes
             work = partial(_do_data, running, opened)
@@ -241,6 +257,7 @@ class Uses:
             )
             running.done(running.receipt(seq=None, epoch=running.epoch))
             self._standing.count("uses", str(running.asked.purpose))
+            self._seen(running)
             self._committer.submit(Pending(draft=draft, salt=salt, deliver=_forget, released=True))
             return
         self._committer.submit(
@@ -270,6 +287,7 @@ class Uses:
                 running.asked.operation,
                 version.number,
                 current.revoked,
+                current.rotations.get(key.id),
             )
         return self._reservations.spend(key.id)
 
@@ -278,8 +296,8 @@ class Uses:
         if key is None or held is None or version is None:
             raise InvariantViolation("a use was not admitted")
         budgets = held.uses
-        if running.asked.operation == "wrap":
-            budgets = (*budgets, (f"version/{key.id}/{version.number}", limits.VERSION_USES_MAX))
+        if running.asked.operation == "wrap" or self._is_scheduled(running, key):
+            budgets = (*budgets, (uses_of(key.id, version.number), limits.VERSION_USES_MAX))
         return Candidate(
             grant=held.grant,
             key_id=key.id,
@@ -290,6 +308,13 @@ class Uses:
             idempotency=running.idempotency,
             step=running.step,
         )
+
+    def _is_scheduled(self, running: Running, key: Key) -> bool:
+        """Whether the key's uses are counted, as its plan rotates it after so many."""
+        rotation = self._standing.snapshot.rotations.get(key.id)
+        if rotation is None or rotation.plan is None or not rotation.plan.schedule.uses:
+            return False
+        return running.asked.operation not in SIGNALS
 
     def _committed(
         self, running: Running, outcome: Committed | IdempotencyRow | KeysteadError
@@ -305,19 +330,51 @@ class Uses:
                 each.done(receipt, replayed=True, result=outcome.result)
             return
         self._standing.count("uses", str(running.asked.purpose))
+        self._seen(running)
         receipt = running.receipt(seq=outcome.seq, epoch=outcome.epoch)
         running.done(receipt)
         for waiter in self._others(running):
             waiter.done(receipt, replayed=True, result=running.result)
 
+    def _seen(self, running: Running) -> None:
+        """Count a use that is done, where the key's rollout is under way."""
+        key, version = running.key, running.version
+        if not running.began_us or key is None or version is None:
+            return
+        if running.asked.operation not in SIGNALS:
+            took = self._clock.ticks_us() - running.began_us
+            self._signals.used(key.id, version.number, took)
+
+    def _failed(self, running: Running, error: KeysteadError) -> None:
+        """Count a use that is refused, where the key's rollout is under way."""
+        key = running.key
+        if key is None or not self._signals.watches(key.id):
+            return
+        number = running.version.number if running.version is not None else running.chosen
+        if number:
+            self._signals.failed(key.id, number, error)
+        principal = self._admission.refused_by_next(running, error)
+        if principal is not None:
+            self._signals.denied(key.id, principal)
+
+    def _due_again(self, running: Running, error: KeysteadError) -> bool:
+        """Whether what failed in the commit is due again, as the state has moved on under it.
+
+        A counter that another use has stepped; or a version that a rollout took out of use: the
+        one that it puts in its place does the work, and the caller sees nothing of it.
+        """
+        moved = isinstance(error, KeyStateError) and running.chosen is not None
+        stepped = isinstance(error, Conflict) and running.step is not None
+        return (moved or stepped) and running.retries < _RETRIES_MAX
+
     def _not_committed(self, running: Running, error: KeysteadError) -> None:
         if running.step is not None and running.key is not None:
             self._counters.forget(running.key.id, running.step.name, running.reading)
-        if isinstance(error, Conflict) and running.step and running.retries < _RETRIES_MAX:
+        if self._due_again(running, error):
             running.retries += 1
             running.step = None
             try:
-                self._admission.admit(running)
+                self._admit(running)
                 self._do(running)
             except KeysteadError as refusal:
                 self._deny(running, refusal)
@@ -325,6 +382,7 @@ class Uses:
                 self._deny(running, fault(exc))
             return
         self._standing.count("denials", error.code or "internal")
+        self._failed(running, error)
         for each in (running, *self._others(running)):
             each.refuse(error)
 
@@ -336,6 +394,7 @@ class Uses:
         if running.step is not None and running.key is not None:
             self._counters.forget(running.key.id, running.step.name, running.reading)
         self._standing.count("denials", code)
+        self._failed(running, error)
         everyone = [running, *self._others(running)]
         scope = running.held.grant.body.handle_id if running.held else "(no valid handle)"
         recordable = not isinstance(error, InvariantViolation) and self._standing.tampered is None

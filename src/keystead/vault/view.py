@@ -6,6 +6,7 @@ from keystead import limits
 from keystead.errors import InvariantViolation
 from keystead.keys.epochs import Accepted
 from keystead.keys.model import Key
+from keystead.keys.rollout.model import Rotation
 from keystead.ports import IdempotencyRow, Transaction
 from keystead.vault.authority import Snapshot
 from keystead.vault.macs import VaultSecrets
@@ -44,6 +45,10 @@ class TransactionView:
     def key(self, key_id: str) -> Key:
         """The key as of this commit."""
         return self._snapshot.key(key_id)
+
+    def rotation(self, key_id: str) -> Rotation | None:
+        """How the key rotates, as of this commit."""
+        return self._snapshot.rotations.get(key_id)
 
     def spent(self, link: str) -> int:
         """Uses spent under a link, this transaction's included."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -20,12 +21,17 @@ from keystead.vault.counters import ExpectedCounters
 from keystead.vault.denials import DenialLimiter
 from keystead.vault.grants import Grants
 from keystead.vault.guard import OperatorGuard
+from keystead.vault.histories import Histories
 from keystead.vault.logbook import Logbook
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker
 from keystead.vault.opened import OpenedKeys
+from keystead.vault.publications import Publications
+from keystead.vault.reports import Reports
 from keystead.vault.reservations import Reservations
+from keystead.vault.rotating import Rotating
 from keystead.vault.server import Service
+from keystead.vault.signals import VersionSignals
 from keystead.vault.standing import Standing
 from keystead.vault.tending import Tending
 from keystead.vault.uses import Uses
@@ -70,6 +76,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     administration: Administration
     tending: Tending
     checkpoints: Checkpoints
+    publications: Publications
     logbook: Logbook
     service: Service
     executors: tuple[Executor, Executor]
@@ -84,6 +91,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         self.logbook.close()
         await asyncio.sleep(0)  # lets what the executors finished queue its records
         if orderly:
+            await self.publications.close()
             await self.checkpoints.close()
             self.tending.finish()
         await asyncio.get_running_loop().run_in_executor(None, self.committer.stop)
@@ -100,6 +108,11 @@ class _Core(NamedTuple):
     opened: OpenedKeys
     denials: DenialLimiter
     grants: Grants
+    signals: VersionSignals
+    counters: ExpectedCounters
+    reports: Reports
+    maker: KeyMaker
+    rotating: Rotating
     executors: tuple[Executor, Executor]
     loop: asyncio.AbstractEventLoop
 
@@ -110,10 +123,59 @@ def wire(base: Base) -> Services:
     Raises:
         StateRolledBack: the log is not what its last checkpoint says.
     """
-    loop = asyncio.get_running_loop()
+    core = _core(base, asyncio.get_running_loop())
+    uses = _uses(base, core)
+    checkpoints = _checkpoints(base, core)
+    logbook = Logbook(
+        reader=base.log_reader,
+        standing=core.standing,
+        guard=base.guard,
+        committer=core.committer,
+        clock=base.clock,
+        loop=core.loop,
+    )
+    administration = _administration(base, core, uses, checkpoints, logbook)
+    tending = _tending(base, core, checkpoints)
+    publications = Publications(
+        standing=core.standing,
+        committer=core.committer,
+        registry=base.registry,
+        opened=core.opened,
+        secrets=base.secrets,
+        clock=base.clock,
+        next_request_id=uses.next_request_id,
+    )
+    return Services(
+        standing=core.standing,
+        committer=core.committer,
+        reservations=core.reservations,
+        denials=core.denials,
+        opened=core.opened,
+        grants=core.grants,
+        uses=uses,
+        administration=administration,
+        tending=tending,
+        checkpoints=checkpoints,
+        logbook=logbook,
+        publications=publications,
+        service=Service(
+            core.standing,
+            uses,
+            administration,
+            tending,
+            checkpoints,
+            publications=publications,
+            now_ms=core.rotating.now_ms,
+        ),
+        executors=core.executors,
+    )
+
+
+def _core(base: Base, loop: asyncio.AbstractEventLoop) -> _Core:
     standing = Standing(base.snapshot, deployment=base.deployment, node=base.node)
     opened = OpenedKeys(base.custody, base.registry)
-    committer = _committer(base, standing, opened, loop)
+    follows: list[Callable[[Snapshot], None]] = [opened.follow]
+    committer = _committer(base, standing, follows, loop)
     reservations = Reservations(standing, committer, base.clock, base.random)
     denials = DenialLimiter()
     grants = Grants(base.secrets, base.registry)
@@ -121,48 +183,59 @@ def wire(base: Base) -> Services:
         ThreadPoolExecutor(_CUSTODY_THREADS, thread_name_prefix="custody"),
         ThreadPoolExecutor(1, thread_name_prefix="custody-ordered"),
     )
-    core = _Core(standing, committer, reservations, opened, denials, grants, executors, loop)
-    uses = _uses(base, core)
+    signals = VersionSignals(base.clock)
+    counters = ExpectedCounters(base.registry, base.secrets)
+    reports = Reports(base.registry, base.secrets, counters)
     maker = KeyMaker(base.custody, base.registry, base.clock, base.random)
-    checkpoints = _checkpoints(base, standing, committer, opened, maker)
-    logbook = Logbook(
-        reader=base.log_reader,
+    rotating = Rotating(
         standing=standing,
-        guard=base.guard,
+        registry=base.registry,
+        secrets=base.secrets,
         committer=committer,
+        maker=maker,
+        signals=signals,
+        reports=reports,
         clock=base.clock,
         loop=loop,
     )
-    administration = Administration(
+    rotating.follow(base.snapshot)
+    follows.append(rotating.follow)
+    return _Core(
         standing=standing,
+        committer=committer,
+        reservations=reservations,
+        opened=opened,
+        denials=denials,
+        grants=grants,
+        signals=signals,
+        counters=counters,
+        reports=reports,
+        maker=maker,
+        rotating=rotating,
+        executors=executors,
+        loop=loop,
+    )
+
+
+def _administration(
+    base: Base, core: _Core, uses: Uses, checkpoints: Checkpoints, logbook: Logbook
+) -> Administration:
+    return Administration(
+        standing=core.standing,
         guard=base.guard,
         secrets=base.secrets,
         registry=base.registry,
-        committer=committer,
-        reservations=reservations,
-        maker=maker,
+        committer=core.committer,
+        reservations=core.reservations,
+        maker=core.maker,
         logbook=logbook,
+        rotating=core.rotating,
+        histories=Histories(base.log_reader, base.secrets),
         anchors=checkpoints.anchors,
         clock=base.clock,
         random=base.random,
-        loop=loop,
+        loop=core.loop,
         next_request_id=uses.next_request_id,
-    )
-    tending = _tending(base, core, checkpoints)
-    return Services(
-        standing=standing,
-        committer=committer,
-        reservations=reservations,
-        denials=denials,
-        opened=opened,
-        grants=grants,
-        uses=uses,
-        administration=administration,
-        tending=tending,
-        checkpoints=checkpoints,
-        logbook=logbook,
-        service=Service(standing, uses, administration, tending, checkpoints),
-        executors=executors,
     )
 
 
@@ -171,7 +244,9 @@ def _uses(base: Base, core: _Core) -> Uses:
         standing=core.standing,
         admission=Admission(core.standing, core.grants, base.registry, base.secrets),
         opened=core.opened,
-        counters=ExpectedCounters(base.registry, base.secrets),
+        counters=core.counters,
+        signals=core.signals,
+        reports=core.reports,
         reservations=core.reservations,
         denials=core.denials,
         committer=core.committer,
@@ -192,22 +267,21 @@ def _tending(base: Base, core: _Core, checkpoints: Checkpoints) -> Tending:
         denials=core.denials,
         opened=core.opened,
         anchors=checkpoints.anchors,
+        rotating=core.rotating,
         clock=base.clock,
         random=base.random,
         protections=base.protections,
     )
 
 
-def _checkpoints(
-    base: Base, standing: Standing, committer: Committer, opened: OpenedKeys, maker: KeyMaker
-) -> Checkpoints:
+def _checkpoints(base: Base, core: _Core) -> Checkpoints:
     made = Checkpoints(
-        standing=standing,
-        committer=committer,
+        standing=core.standing,
+        committer=core.committer,
         registry=base.registry,
-        opened=opened,
+        opened=core.opened,
         secrets=base.secrets,
-        maker=maker,
+        maker=core.maker,
         clock=base.clock,
         anchors=base.anchors,
         began=base.began,
@@ -217,11 +291,15 @@ def _checkpoints(
 
 
 def _committer(
-    base: Base, standing: Standing, opened: OpenedKeys, loop: asyncio.AbstractEventLoop
+    base: Base,
+    standing: Standing,
+    follows: list[Callable[[Snapshot], None]],
+    loop: asyncio.AbstractEventLoop,
 ) -> Committer:
     def on_snapshot(snapshot: Snapshot) -> None:
         standing.snapshot = snapshot
-        opened.follow(snapshot)
+        for follow in follows:
+            follow(snapshot)
 
     def on_trouble(error: KeysteadError | None) -> None:
         standing.trouble = error
@@ -230,7 +308,6 @@ def _committer(
         journal=base.journal,
         secrets=base.secrets,
         snapshot=base.snapshot,
-        clock=base.clock,
         random=base.random,
         loop=loop,
         on_snapshot=on_snapshot,

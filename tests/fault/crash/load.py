@@ -27,7 +27,7 @@ from keystead.errors import (
 from keystead.keys.commands import KeyInfo
 from keystead.keys.model import FirmwarePolicy, JwtPolicy, Policy
 
-__all__ = ["OperatorLoad", "Rig", "UsesLoad", "sign_once", "until_answered"]
+__all__ = ["OperatorLoad", "Rig", "TokensLoad", "UsesLoad", "sign_once", "until_answered"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,9 @@ GIVE_UP_S = 90.0
 PAUSE_S = 0.01
 BUDGET_USES = 25
 ISSUES_MAX = 20
+CONTEXTS = 64
+"""Of a fifth of them, that there is none has a chance of one in a million."""
+TOKENS_A_BATCH = 6
 
 
 class Rig(msgspec.Struct, frozen=True, kw_only=True):
@@ -213,6 +216,24 @@ class UsesLoad(_Load):
             known = {plain for _, plain in self._wrapped}
             if used.result.plaintext not in known:
                 self.held.surprise(f"{use.idempotency_key} opened what nobody wrapped")
+
+
+class TokensLoad(UsesLoad):
+    """Tokens of one key in many contexts, some of them together."""
+
+    def __init__(self, number: int, issued: Issued, rig: Rig, held: Held, seed: str) -> None:
+        super().__init__(number, rig, held, seed)
+        self._issued = issued
+
+    def turn(self, client: Client) -> None:
+        self._batch(client, [(self._issued, self._token()) for _ in range(TOKENS_A_BATCH)])
+
+    def _token(self) -> Use[Any]:
+        key = self.next_key()
+        context = f"shop/{self.random.randrange(CONTEXTS)}"
+        return operations.sign_jwt(
+            self._issued.handle, {"sub": key}, context=context, idempotency_key=key
+        )
 
 
 class OperatorLoad(_Load):

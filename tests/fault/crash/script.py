@@ -35,6 +35,17 @@ from keystead.keys.lifecycle import Move
 from keystead.keys.model import FirmwarePolicy, JwtPolicy, Policy
 from keystead.keys.narrowing import Narrowing
 from keystead.keys.purposes import Purpose
+from keystead.keys.rollout.commands import RotateKey, SteerRollout
+from keystead.keys.rollout.plan import (
+    DAY_MS,
+    WHOLE_PPM,
+    Canary,
+    Drain,
+    Plan,
+    Publish,
+    Ramp,
+    Retire,
+)
 from keystead.net.system import SystemClock, SystemRandom
 from keystead.store.sqlite_journal import SqliteJournal
 from keystead.testing.faulty_journal import FaultyJournal, Trips
@@ -47,6 +58,14 @@ BUDGET_USES = 2
 _TRIES_MAX = 6
 _AGAIN = "log_unavailable"
 _JWT = Policy(jwt=JwtPolicy(issuer="script"))
+_PLAN = Plan(
+    publish=Publish(overlap_ms=0, cache_ms=0),
+    canary=Canary(share_ppm=WHOLE_PPM, length_ms=DAY_MS),
+    drain=Drain(length_ms=DAY_MS),
+    retire=Retire(unpublish=True),
+    ramp=Ramp(steps_ppm=()),
+)
+"""The next round gives all new work to the new version, and there it stays."""
 _KEYS = (
     CreateKey(name="jwt", purpose=Purpose.JWT, policy=_JWT),
     CreateKey(
@@ -56,6 +75,7 @@ _KEYS = (
     ),
     CreateKey(name="ledger", purpose=Purpose.LEDGER),
     CreateKey(name="data", purpose=Purpose.DATA),
+    CreateKey(name="rolled", purpose=Purpose.JWT, policy=_JWT, plan=_PLAN),
     CreateKey(name="edge", purpose=Purpose.TLS, policy=Policy(ack="best_effort")),
 )
 _HANDLES = {
@@ -122,6 +142,7 @@ async def play(core: Core) -> None:
     await run.revoke("lost")
     await core.ask("tend", Tend)
     await run.checkpoint()
+    await run.rollout("rolled")
     await run.uses("jwt-3", "ledger-4")
     refused = await core.ask("budget-3", run.make("budget-3"))
     if not isinstance(refused, Refused) or refused.code not in ("limit_exceeded", _AGAIN):
@@ -187,7 +208,11 @@ class _Run:
                 return SignJwt(claims={"sub": name})
 
     async def change(
-        self, name: str, command: Command, is_done: Callable[[KeyInfo | None], bool]
+        self,
+        name: str,
+        command: Command,
+        is_done: Callable[[KeyInfo | None], bool],
+        key: str = "fresh",
     ) -> None:
         """After a lost answer a look tells whether it had its effect."""
         if name in self._held:
@@ -195,7 +220,7 @@ class _Run:
         answer: Answer | None = None
         for _ in range(_TRIES_MAX):
             answer = await self._core.command(name, command, key=name)
-            if isinstance(answer, Done) or is_done(await self.look("fresh")):
+            if isinstance(answer, Done) or is_done(await self.look(key)):
                 return
         raise AssertionError(f"{name} is not done: {answer}")
 
@@ -226,6 +251,35 @@ class _Run:
             if isinstance(answer, Done) or answer.code == "conflict":
                 return
         raise AssertionError(f"{name} is not revoked: {answer}")
+
+    async def rollout(self, name: str) -> None:
+        """A rotation as far as its canary, one use of the new version, and back."""
+        await self.change(
+            f"rotate:{name}",
+            RotateKey(name=name, reason="script"),
+            lambda key: key is not None and len(key.versions) > 1,
+            key=name,
+        )
+        await self._canary(name)
+        if f"{name}-1" not in self._held:  # what it signed is given to nobody once it is back
+            await self.use(f"{name}-1")
+        await self.change(
+            f"back:{name}",
+            SteerRollout(name=name, move="roll_back", reason="script"),
+            lambda key: key is not None and key.versions[1].state == "suspended",
+            key=name,
+        )
+        await self.use(f"{name}-2")
+
+    async def _canary(self, name: str) -> None:
+        """Rounds until it has come there; each is over with the commit of what is asked after it."""
+        for _ in range(_TRIES_MAX):
+            await self._core.ask("tend", Tend)
+            await self.checkpoint()
+            key = await self.look(name)
+            if key is not None and key.versions[1].state != "pre_activation":
+                return
+        raise AssertionError(f"the rollout of {name} does not move")
 
     async def checkpoint(self) -> None:
         """The tree head of all that is committed, as the steward asks for it."""

@@ -17,7 +17,7 @@ from keystead.keys.caveats import (
     Uses,
     Versions,
 )
-from keystead.keys.handles import parse, verify
+from keystead.keys.handles import Body, issue, parse, verify
 from keystead.keys.purposes import Purpose
 from unit.cli.conftest import Run
 from unit.cli.node import KEY, FakeNode, handle_of, token_of
@@ -73,6 +73,16 @@ def test_issue_shows_a_token_once(run: Run, node: FakeNode) -> None:
     assert run("handle", "issue", "shop", "--principal", "ci", "--json").json["token"] == token
     told = run("handle", "issue", "shop", "--principal", "ci", "--json", "--out", "f").json
     assert (told["out"], "token" in told) == ("f", False)
+
+
+def test_a_handle_may_be_for_what_relying_parties_tell(run: Run, node: FakeNode) -> None:
+    body = Body("k-1", Purpose.JWT, ("acknowledge", "report"), "h-jwt", 1)
+    node.on("POST /v1/handles", issued(issue(ROOT, body).reveal()))
+    words = ["--operation", "report", "--operation", "acknowledge", "--out", "gateway.handle"]
+    assert run("handle", "issue", "shop", "--principal", "gateway", *words).status == 0
+    assert node.seen[0].body["operations"] == ["report", "acknowledge"]
+    told = run("handle", "inspect", "--handle-file", "gateway.handle", "--json").json
+    assert told["operations"] == ["acknowledge", "report"]
 
 
 def test_nothing_is_issued_that_could_not_be_kept(run: Run, node: FakeNode) -> None:

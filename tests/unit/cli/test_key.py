@@ -54,6 +54,21 @@ def test_a_policy_may_come_from_a_file(run: Run, node: FakeNode) -> None:
     assert "policy.json" in ran.err
 
 
+def test_a_key_may_have_a_plan_from_its_first_publication_on(run: Run, node: FakeNode) -> None:
+    words = ["--purpose", "jwt", "--issuer", "i", "--lifetime", "3s"]
+    assert created(run, node, *words)["plan"] is None
+    plan = created(run, node, *words, "--plan", "drill")["plan"]
+    assert plan["publish"]["overlap_ms"] == plan["drain"]["length_ms"] == 3_000
+    Path("own.toml").write_text("[canary]\nshare = 0.02\n")
+    plan = created(run, node, *words, "--plan", "own.toml")["plan"]
+    assert plan["canary"]["share_ppm"] == 20_000
+    asked = len(node.seen)
+    ran = run("key", "create", "shop", *words[:4], "--lifetime", "1h", "--plan", "drill")
+    assert ran.status == 1
+    assert "drain.length" in ran.err
+    assert len(node.seen) == asked, "what its tokens outlive is refused here"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -70,6 +70,7 @@ def test_the_surface_is_pinned() -> None:
         "attenuate",
         "operations",
         "parse_handle",
+        "rollouts",
     ]
 
 
@@ -78,6 +79,7 @@ def test_every_call_has_its_method() -> None:
         *keystead.client.operations.__all__,
         *keystead.client.admin.__all__,
         *keystead.client.published.__all__,
+        *keystead.client.rollouts.__all__,
     }
     calls -= {
         "UseOptions",
@@ -87,6 +89,8 @@ def test_every_call_has_its_method() -> None:
         "Issued",
         "RevokedLink",
         "Search",
+        "Signal",
+        "SignalOptions",
     }
     assert {name for name in vars(Methods) if not name.startswith("_")} == calls
 

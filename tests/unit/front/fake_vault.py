@@ -66,9 +66,9 @@ def respond(request: Request) -> Answer | None:
         case Admin():
             return done(request, {"name": "web"}, RECEIPT)
         case Public(what="certificate"):
-            return done(request, "-----BEGIN CERTIFICATE-----\n")
+            return done(request, (60, b"-----BEGIN CERTIFICATE-----\n"))
         case Public():
-            return done(request, {"keys": []})
+            return done(request, (60, b'{"keys":[]}'))
         case Status():
             return done(request, STATUS)
         case _:

@@ -27,6 +27,16 @@ from keystead.keys.lifecycle import Move
 from keystead.keys.model import JwtPolicy, Policy
 from keystead.keys.narrowing import Narrowing
 from keystead.keys.purposes import Purpose
+from keystead.keys.rollout.commands import (
+    ChangePolicy,
+    ListHistory,
+    RotateKey,
+    SetPlan,
+    ShowEvidence,
+    ShowRollout,
+    SteerRollout,
+)
+from keystead.keys.rollout.plan import Canary, Drain, Plan, Publish, Retire
 from unit.front.fake_vault import RECEIPT, FakeVault, done
 from unit.front.test_dataplane import check_problem
 
@@ -41,6 +51,12 @@ class Route(NamedTuple):
     command: Command
 
 
+PLAN = Plan(
+    publish=Publish(overlap_ms=3_000, cache_ms=1_000, acknowledged_by=("gateway",)),
+    canary=Canary(share_ppm=200_000, length_ms=3_000),
+    drain=Drain(length_ms=3_000),
+    retire=Retire(unpublish=True),
+)
 ROUTES = [
     Route(
         "POST",
@@ -87,6 +103,52 @@ ROUTES = [
         200,
         RevokeKeyHandles(key="web", reason="leaked"),
     ),
+    Route(
+        "POST",
+        "/v1/keys/web/rotate",
+        {"plan": msgspec.to_builtins(PLAN), "algorithm": "ed25519", "incident": True}
+        | {"reason": "leaked"},
+        201,
+        RotateKey(name="web", plan=PLAN, algorithm="ed25519", incident=True, reason="leaked"),
+    ),
+    Route(
+        "POST", "/v1/keys/web/rotate", {"reason": "due"}, 201, RotateKey(name="web", reason="due")
+    ),
+    Route("GET", "/v1/keys/web/rollout", None, 200, ShowRollout(name="web")),
+    Route(
+        "POST",
+        "/v1/keys/web/rollout",
+        {"move": "roll_back", "reason": "odd"},
+        200,
+        SteerRollout(name="web", move="roll_back", reason="odd"),
+    ),
+    Route(
+        "POST",
+        "/v1/keys/web/plan",
+        {"plan": None, "reason": "default again"},
+        200,
+        SetPlan(name="web", plan=None, reason="default again"),
+    ),
+    Route(
+        "POST",
+        "/v1/keys/web/policy",
+        {"policy": {"jwt": {"issuer": "i"}}, "weaker": True, "reason": "longer"},
+        200,
+        ChangePolicy(
+            name="web", policy=Policy(jwt=JwtPolicy(issuer="i")), weaker=True, reason="longer"
+        ),
+    ),
+    Route("GET", "/v1/keys/web/evidence", None, 200, ShowEvidence(name="web")),
+    Route("GET", "/v1/keys/web/evidence?number=2", None, 200, ShowEvidence(name="web", number=2)),
+    Route("GET", "/v1/history", None, 200, ListHistory()),
+    Route(
+        "GET",
+        "/v1/history?kind=key&name=web&at_seq=7&before=9&limit=3",
+        None,
+        200,
+        ListHistory(kind="key", name="web", at_seq=7, before=9, limit=3),
+    ),
+    Route("GET", "/v1/history?at_ms=5", None, 200, ListHistory(at_ms=5)),
     Route("GET", "/v1/log", None, 200, ListRecords()),
     Route(
         "GET",
@@ -216,6 +278,12 @@ async def test_the_vaults_refusal_is_handed_on(vault: FakeVault, client: httpx.A
         ("/v1/handles", {"key": "web", "principal": "p", "ttl_s": "60"}),
         ("/v1/handles/revoke", {"link": 1, "reason": "r"}),
         ("/v1/keys/web/handles/revoke", []),
+        ("/v1/keys/web/rotate", {"incident": True}),
+        ("/v1/keys/web/rotate", {"reason": "r", "plan": {"publish": {"overlap_ms": 1}}}),
+        ("/v1/keys/web/rollout", {"move": "resume_it", "reason": "r"}),
+        ("/v1/keys/web/plan", {"reason": "nobody said which"}),
+        ("/v1/keys/web/policy", {"policy": {"jwt": {"issuer": "i", "iss": "i"}}, "reason": "r"}),
+        ("/v1/keys/web/policy", {"policy": {}, "weaker": "hunter2", "reason": "r"}),
     ],
 )
 async def test_a_malformed_command_is_refused_without_echo(
@@ -252,6 +320,23 @@ async def test_a_malformed_query_is_refused_without_echo(
     problem = check_problem(response, 400, "malformed_request")
     assert query.partition("=")[0] in problem["detail"]
     assert "hunter2" not in response.text
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/keys/web/evidence?number=0",
+        "/v1/history?at_seq=-1",
+        "/v1/history?before=x",
+        "/v1/history?limit=1001",
+        "/v1/history?key=web",
+    ],
+)
+async def test_history_and_evidence_take_what_they_know(
+    vault: FakeVault, client: httpx.AsyncClient, target: str
+) -> None:
+    check_problem(await client.get(target), 400, "malformed_request")
+    assert vault.frames == []
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v2/keys", "/v1/keys/a/b/c/d", "/schema", "/docs"])

@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from keystead.frames.messages import Answer, Public, Refused, Request, Status
 from keystead.front import inspection
+from keystead.keys.purposes import Purpose
+from unit.client.fake import handle_for
 from unit.front.fake_vault import STATUS, FakeVault, done
 from unit.front.test_dataplane import JWT, check_problem
 
@@ -149,6 +151,12 @@ async def test_metrics_do_without_the_vault(vault: FakeVault, client: httpx.Asyn
         ("public", "keys", "application/json"),
         ("jwks.json", "jwks", "application/jwk-set+json"),
         ("certificate", "certificate", "application/x-pem-file"),
+        ("krl", "krl", "application/octet-stream"),
+        ("krl.note", "krl.note", "text/plain; charset=utf-8"),
+        ("revoked_hosts", "revoked_hosts", "text/plain; charset=utf-8"),
+        ("revoked_hosts.note", "revoked_hosts.note", "text/plain; charset=utf-8"),
+        ("deny.json", "deny", "application/json"),
+        ("deny.note", "deny.note", "text/plain; charset=utf-8"),
     ],
 )
 async def test_public_parts_need_no_handle(
@@ -164,9 +172,93 @@ async def test_public_parts_need_no_handle(
     assert request == Public(request.id, what, "web")
 
 
-async def test_a_certificate_may_come_as_bytes(vault: FakeVault, client: httpx.AsyncClient) -> None:
-    vault.respond = lambda request: done(request, b"pem")
-    assert (await client.get("/v1/keys/web/certificate")).content == b"pem"
+async def test_a_public_part_is_kept_for_as_long_as_the_vault_says(
+    vault: FakeVault, client: httpx.AsyncClient
+) -> None:
+    vault.respond = lambda request: done(request, (300, b"pem"))
+    response = await client.get("/v1/keys/web/certificate")
+    assert response.content == b"pem"
+    assert response.headers["cache-control"] == "public, max-age=300"
+    assert response.headers.get_list("cache-control", split_commas=False) == ["public, max-age=300"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_who_has_a_public_part_already_is_told_so(
+    vault: FakeVault, client: httpx.AsyncClient
+) -> None:
+    first = await client.get("/v1/keys/web/jwks.json")
+    tag = first.headers["etag"]
+    assert tag.startswith('"')
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again = await client.get("/v1/keys/web/jwks.json", headers={"if-none-match": known})
+        assert (again.status_code, again.content) == (304, b""), known
+        assert again.headers["etag"] == tag
+        assert again.headers["cache-control"] == "public, max-age=60"
+    vault.respond = lambda request: done(request, (60, b'{"keys":[1]}'))
+    changed = await client.get("/v1/keys/web/jwks.json", headers={"if-none-match": tag})
+    assert (changed.status_code, changed.content) == (200, b'{"keys":[1]}')
+    assert changed.headers["etag"] != tag
+
+
+@pytest.mark.parametrize(
+    ("asked", "has"),
+    [
+        (b"", False),
+        (b'"a"', True),
+        (b'W/"a"', True),
+        (b'"b", W/"a"', True),
+        (b'"b"', False),
+        (b"a", False),
+        (b"*", True),
+    ],
+)
+def test_entity_tags_are_compared_weakly(asked: bytes, has: bool) -> None:  # noqa: FBT001  of a table
+    assert inspection.has_current(asked, b'"a"') is has
+
+
+async def test_a_public_part_that_does_not_parse_is_the_nodes_fault(
+    vault: FakeVault, client: httpx.AsyncClient
+) -> None:
+    vault.respond = lambda request: done(request, {"keys": []})
+    check_problem(await client.get("/v1/keys/web/jwks.json"), 503, "internal")
+
+
+@pytest.mark.parametrize(
+    ("part", "operation", "facts"),
+    [
+        ("reports", "report", {"seq": 7, "problem": "signature"}),
+        ("acknowledgements", "acknowledge", {"kid": "kid-2"}),
+    ],
+)
+async def test_what_relying_parties_tell_reaches_the_vault(
+    vault: FakeVault,
+    client: httpx.AsyncClient,
+    part: str,
+    operation: str,
+    facts: dict[str, object],
+) -> None:
+    token = handle_for(Purpose.JWT).reveal()
+    response = await client.post(
+        f"/v1/keys/web/{part}",
+        json={"context": "web/eu", "facts": facts},
+        headers={"authorization": f"Bearer {token}"},
+    )
+    assert response.status_code == 200, response.text
+    [use] = vault.uses
+    assert (use.purpose, use.operation, use.context) == ("jwt", operation, "web/eu")
+    assert msgspec.msgpack.decode(use.facts).items() >= {**facts, "key": "web"}.items()
+
+
+@pytest.mark.parametrize("part", ["reports", "acknowledgements"])
+async def test_what_relying_parties_tell_is_posted(
+    vault: FakeVault, client: httpx.AsyncClient, part: str
+) -> None:
+    response = await client.get(f"/v1/keys/web/{part}")
+    check_problem(response, 405, "malformed_request")
+    assert response.headers["allow"] == "POST"
+    for operation in ("report", "acknowledge"):
+        check_problem(await client.post(f"/v1/jwt/{operation}", json={}), 404, "not_found")
+    assert vault.frames == []
 
 
 async def test_an_unknown_key_is_not_found(vault: FakeVault, client: httpx.AsyncClient) -> None:

@@ -8,10 +8,13 @@ import httpx
 import pytest
 
 from keystead.frames.messages import Receipt
+from keystead.front.http import SIGNAL_PARTS
+from keystead.front.inspection import PUBLIC_PARTS
 from keystead.front.openapi import RESULTS, document
 from keystead.front.uses import ReceiptInfo
 from keystead.keys.commands import CountRecords, ListRecords
 from keystead.keys.operations import FACTS
+from keystead.keys.purposes import SIGNALS
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +72,38 @@ def test_path_parameters_are_declared(api: dict[str, Any]) -> None:
         assert {p["name"] for p in declared if p["in"] == "path"} == wanted, path
 
 
-def test_every_operation_of_the_data_plane_is_there(api: dict[str, Any]) -> None:
-    assert RESULTS.keys() == FACTS.keys()
+def check_use(api: dict[str, Any], path: str, facts: str, result: str) -> None:
     schemas = api["components"]["schemas"]
-    for (purpose, operation), facts in FACTS.items():
-        post = api["paths"][f"/v1/{purpose}/{operation}"]["post"]
-        body = post["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-        envelope = schemas[body.rpartition("/")[2]]
-        assert envelope["properties"]["facts"]["$ref"].endswith(f"/{facts.__name__}")
-        assert envelope["required"] == ["context", "facts"]
-        answer = post["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
-        result = schemas[answer.rpartition("/")[2]]["properties"]["result"]["$ref"]
-        assert result.endswith(f"/{RESULTS[purpose, operation].__name__}")
+    post = api["paths"][path]["post"]
+    body = post["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    envelope = schemas[body.rpartition("/")[2]]
+    assert envelope["properties"]["facts"]["$ref"].endswith(f"/{facts}")
+    assert envelope["required"] == ["context", "facts"]
+    answer = post["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+    shown = schemas[answer.rpartition("/")[2]]["properties"]["result"]["$ref"]
+    assert shown.endswith(f"/{result}")
+
+
+def test_every_operation_of_the_data_plane_is_there(api: dict[str, Any]) -> None:
+    uses = {pair: facts for pair, facts in FACTS.items() if pair[1] not in SIGNALS}
+    assert RESULTS.keys() == uses.keys()
+    for (purpose, operation), facts in uses.items():
+        result = RESULTS[purpose, operation].__name__
+        check_use(api, f"/v1/{purpose}/{operation}", facts.__name__, result)
+
+
+def test_what_relying_parties_tell_is_there_once(api: dict[str, Any]) -> None:
+    check_use(api, "/v1/keys/{name}/reports", "ReportFailure", "ReportResult")
+    check_use(api, "/v1/keys/{name}/acknowledgements", "Acknowledge", "AcknowledgeResult")
+    assert set(SIGNAL_PARTS.values()) == set(SIGNALS)
+    assert not [path for path in api["paths"] if path.endswith(SIGNALS)]
+
+
+@pytest.mark.parametrize("part", PUBLIC_PARTS)
+def test_every_public_part_is_there(api: dict[str, Any], part: str) -> None:
+    get = api["paths"][f"/v1/keys/{{name}}/{part}"]["get"]
+    assert set(get["responses"]) == {"200", "304", "default"}
+    assert get["security"] == []
 
 
 def test_commands_show_no_tag(api: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import msgspec
 from keystead.errors import NotFound
 from keystead.keys.epochs import Accepted, Candidate, Outcome, Replayed, decide
 from keystead.keys.model import Key
+from keystead.keys.rollout.model import Rotation
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -24,6 +25,7 @@ class MemoryCommit:
         self.epoch = epoch
         self.revoked: frozenset[str] = frozenset()
         self.keys = {key.id: key for key in keys}
+        self.rotations: dict[str, Rotation] = {}
         self.uses: dict[str, int] = {}
         self.counters: dict[tuple[str, str], bytes] = {}
         self.outcomes: dict[tuple[str, str], Stored] = {}
@@ -33,6 +35,9 @@ class MemoryCommit:
         if key_id not in self.keys:
             raise NotFound(f"no key {key_id}")
         return self.keys[key_id]
+
+    def rotation(self, key_id: str) -> Rotation | None:
+        return self.rotations.get(key_id)
 
     def spent(self, link: str) -> int:
         return self.uses.get(link, 0)

@@ -27,6 +27,13 @@ MINIMAL: dict[str, dict[str, object]] = {
     "log.forget": {"reason": "test"},
     "log.go_on": {"reason": "test"},
     "log.reconcile": {"key": "shop"},
+    "key.rotate": {"name": "shop", "reason": "test"},
+    "key.steer": {"name": "shop", "move": "pause", "reason": "test"},
+    "key.plan": {"name": "shop", "plan": None, "reason": "test"},
+    "key.policy": {"name": "shop", "policy": {}, "reason": "test"},
+    "key.status": {"name": "shop"},
+    "key.evidence": {"name": "shop"},
+    "history.list": {},
     "tenant.limit": {"tenant": "shop", "count": 100, "reason": "test"},
     "tenant.list": {},
 }

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -13,9 +14,12 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from keystead.errors import StartupError
+from keystead.ports import EpochRow, HistoryQuery, HistoryRow, ObjectRow
 from keystead.store.migrate import alembic_config, migrate_sqlite
 from keystead.store.schema import METADATA
 from keystead.store.sqlite_journal import SqliteJournal
+from keystead.store.sqlite_registry import SqliteRegistry
+from keystead.store.sqlite_search import SqliteLogReader
 
 HEAD = ScriptDirectory.from_config(alembic_config()).get_current_head()
 
@@ -262,10 +266,7 @@ def test_a_log_from_before_its_search_is_filled_in(
 ) -> None:
     """Purposes from the bodies, more than one batch of them; times by blocks of 1,024 records."""
     path = tmp_path / "registry.db"
-    with monkeypatch.context() as patch:
-        patch.setattr(ScriptDirectory, "get_current_head", lambda _: "0001")
-        patch.setattr("keystead.store.migrate.command", First)
-        assert migrate_sqlite(path) == "0001"
+    migrate_to("0001", path, monkeypatch)
     bodies = [b'{"seq":0,"purpose":"jwt"}', b"{}", None, b"no json", b'{"purpose":7}']
     rows = [
         (seq, 20_000 - seq, bodies[seq % 5] if seq else b'{"purpose":"tls"}')
@@ -289,9 +290,86 @@ def test_a_log_from_before_its_search_is_filled_in(
     assert blocks[10] == (10, 20_000 - 10_299, 20_000 - 10_240)
 
 
-class First:
-    """Alembic's commands, of which only the first migration is there."""
+def migrate_to(revision: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a version of that time did, which knew no later migration."""
 
-    @staticmethod
-    def upgrade(config: Config, _revision: str) -> None:
-        command.upgrade(config, "0001")
+    class Earlier:
+        @staticmethod
+        def upgrade(config: Config, _revision: str) -> None:
+            command.upgrade(config, revision)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScriptDirectory, "get_current_head", lambda _: revision)
+        patch.setattr("keystead.store.migrate.command", Earlier)
+        assert migrate_sqlite(path) == revision
+
+
+OBJECTS = [
+    ObjectRow("key", "k1", "shop", 7, 12, b"\x00doc\xff", b"mac-1"),
+    ObjectRow("key", "k2", "other", 1, 3, b"doc-2", b"mac-2"),
+    ObjectRow("tenant", "k1", "shop", 2, 12, b"", b"mac-3"),
+]
+
+
+def folder_from_before_history(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made by migrations up to 0003, with rows in it."""
+    migrate_to("0003", path, monkeypatch)
+    journal = SqliteJournal(path)
+    with journal.transaction() as tx:
+        for row in OBJECTS:
+            tx.put_object(row, previous_revision=0)
+        tx.set_epoch(EpochRow(12, b"root", b"mac"))
+    journal.close()
+    assert "object_history" not in tables(path)
+
+
+def test_a_folder_from_before_history_begins_with_its_present_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At no record and no time, as it was written; and it goes on from there."""
+    path = tmp_path / "registry.db"
+    folder_from_before_history(path, monkeypatch)
+    assert migrate_sqlite(path) == HEAD
+    first = [beginning(OBJECTS[at]) for at in (0, 2, 1)]
+    registry, reader, journal = SqliteRegistry(path), SqliteLogReader(path), SqliteJournal(path)
+    assert list(registry.objects()) == OBJECTS
+    assert reader.history(HistoryQuery()) == first
+    assert reader.history(HistoryQuery(at_seq=-1)) == first
+    assert reader.history(HistoryQuery(at_ms=0)) == first
+    new = ObjectRow("key", "k1", "shop", 8, 13, b"new", b"mac-4")
+    changed = HistoryRow("key", "k1", "shop", 8, 13, 40, 9_000, b"new", b"mac-4")
+    with journal.transaction() as tx:
+        tx.put_object(new, previous_revision=7)
+        tx.put_history([msgspec.structs.replace(first[0], seq=39, doc=b"other"), changed])
+    assert reader.history(HistoryQuery()) == [changed, *first]
+    assert reader.history(HistoryQuery(at_seq=39)) == first
+    assert reader.history(HistoryQuery(at_seq=40, object_id="k1")) == [changed, first[1]]
+    for each in (registry, reader, journal):
+        each.close()
+    assert migrate_sqlite(path) == HEAD
+    again = SqliteLogReader(path)
+    assert again.history(HistoryQuery()) == [changed, *first]
+    again.close()
+
+
+def beginning(row: ObjectRow) -> HistoryRow:
+    values = msgspec.structs.asdict(row)
+    return HistoryRow(**values, seq=-1, time_ms=0)
+
+
+def test_a_folder_from_before_history_that_fails_to_migrate_is_unharmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index in the way is made last: the table filled before it must be gone."""
+    path = tmp_path / "registry.db"
+    folder_from_before_history(path, monkeypatch)
+    execute(path, "CREATE INDEX history_by_object ON objects (name)")
+    before = tables(path)
+    error = check_refused(path, "already exists")
+    assert "Nothing was changed" in error.hint
+    assert tables(path) == before
+    execute(path, "DROP INDEX history_by_object")
+    assert migrate_sqlite(path) == HEAD
+    reader = SqliteLogReader(path)
+    assert len(reader.history(HistoryQuery())) == len(OBJECTS)
+    reader.close()

@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from keystead.keys.purposes import PURPOSES
 from keystead.ports import (
     HandleRow,
+    HistoryRow,
     IdempotencyRow,
     ObjectRow,
     RecordRow,
@@ -53,7 +54,7 @@ def test_migrations_make_it_to_the_letter(database: Path, tmp_path: Path) -> Non
     METADATA.create_all(engine)
     engine.dispose()
     assert statements(database) == statements(tmp_path / "straight.db")
-    assert len(statements(database)) == len(METADATA.tables) + 11
+    assert len(statements(database)) == len(METADATA.tables) + 13
 
 
 def test_the_comparison_can_fail(database: Path) -> None:
@@ -72,6 +73,7 @@ def test_the_comparison_can_fail(database: Path) -> None:
     ("table", "row"),
     [
         ("objects", ObjectRow),
+        ("object_history", HistoryRow),
         ("handles", HandleRow),
         ("records", RecordRow),
         ("idempotency", IdempotencyRow),

@@ -164,7 +164,6 @@ class Running:
             journal=scene.store,
             secrets=scene.secrets,
             snapshot=scene.load(),
-            clock=scene.clock,
             random=scene.random,
             loop=self.loop,
             on_snapshot=scene.snapshots.append,

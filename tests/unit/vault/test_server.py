@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -251,15 +252,22 @@ async def public(node: Node, what: str, name: str) -> Answer:
     return await node.ask(Public(node.next_id(), what, name))
 
 
+async def shown(node: Node, what: str, name: str) -> Any:  # noqa: ANN401  a JSON document
+    _age_s, body = result_of(await public(node, what, name), tuple[int, bytes])
+    return msgspec.json.decode(body)
+
+
 async def test_public_keys_have_their_states(node: Node) -> None:
     async with node.serving():
         info = await node.create("web", Purpose.TLS)
         check_done(await node.admin(MoveVersion(name="web", move=Move.SUSPEND, reason="x")))
-        shown = msgspec.msgpack.decode(check_done(await public(node, "keys", "web")).result)
-    assert (shown["id"], shown["name"], shown["purpose"]) == (info.id, "web", "tls")
-    assert [version["state"] for version in shown["versions"]] == ["suspended"]
-    assert tuple(shown["versions"][0]["public_pem"]) == info.versions[0].public_pem
-    assert not {"policy", "labels", "generation"} & set(shown)
+        key = await shown(node, "keys", "web")
+    assert (key["id"], key["name"], key["purpose"]) == (info.id, "web", "tls")
+    assert [version["state"] for version in key["versions"]] == ["suspended"]
+    assert tuple(key["versions"][0]["public_pem"]) == info.versions[0].public_pem
+    assert (key["rules"], key["unpublished"]) == ([], [])
+    assert key["epoch"] > info.epoch
+    assert not {"policy", "labels", "generation"} & set(key)
 
 
 @pytest.mark.parametrize(
@@ -270,16 +278,13 @@ async def test_a_jwk_set_has_what_verifiers_may_meet(node: Node, algorithm: str,
     policy = Policy(jwt=JwtPolicy(issuer="https://issuer.example"))
     async with node.serving():
         info = await node.create("tokens", Purpose.JWT, policy=policy, algorithm=algorithm)
-        (shown,) = msgspec.msgpack.decode(check_done(await public(node, "jwks", "tokens")).result)[
-            "keys"
-        ]
-        assert (shown["kty"], shown["kid"], shown["use"]) == (kty, info.versions[0].kid, "sig")
-        assert not {"d", "priv"} & set(shown)
+        (key,) = (await shown(node, "jwks", "tokens"))["keys"]
+        assert (key["kty"], key["kid"], key["use"]) == (kty, info.versions[0].kid, "sig")
+        assert not {"d", "priv"} & set(key)
         check_done(
             await node.admin(MoveVersion(name="tokens", move=Move.COMPROMISE, reason="leaked"))
         )
-        gone = msgspec.msgpack.decode(check_done(await public(node, "jwks", "tokens")).result)
-        assert gone == {"keys": []}
+        assert await shown(node, "jwks", "tokens") == {"keys": []}
 
 
 async def test_only_an_authority_has_a_certificate_and_only_jwt_a_jwk_set(node: Node) -> None:
@@ -287,8 +292,9 @@ async def test_only_an_authority_has_a_certificate_and_only_jwt_a_jwk_set(node: 
     async with node.serving():
         await node.create("web", Purpose.TLS)
         await node.create("ca", Purpose.CA, policy=policy)
-        shown = result_of(await public(node, "certificate", "ca"), str)
-        assert shown.startswith("-----BEGIN CERTIFICATE-----")
+        age_s, pem = result_of(await public(node, "certificate", "ca"), tuple[int, bytes])
+        assert age_s == 300
+        assert pem.startswith(b"-----BEGIN CERTIFICATE-----")
         check_refused(await public(node, "certificate", "web"), "not_found")
         check_refused(await public(node, "jwks", "web"), "malformed_request")
         check_refused(await public(node, "jwks", "ca"), "malformed_request")
@@ -301,8 +307,8 @@ async def test_a_data_key_shows_nothing_public(node: Node) -> None:
         await node.create("vault", Purpose.DATA)
         handle = (await node.issue("vault")).token
         check_done(await node.ask(node.use_of(handle, Mac(message=b"m"), "data.mac")))
-        shown = msgspec.msgpack.decode(check_done(await public(node, "keys", "vault")).result)
-    assert shown["versions"][0]["public_pem"] == []
+        key = await shown(node, "keys", "vault")
+    assert key["versions"][0]["public_pem"] == []
 
 
 async def test_a_registry_that_is_down_is_told(node: Node) -> None:

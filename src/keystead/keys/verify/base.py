@@ -25,6 +25,7 @@ from keystead.keys.algorithms import algorithm_named
 from keystead.keys.commands import VersionInfo
 from keystead.keys.lifecycle import State
 from keystead.keys.purposes import Purpose
+from keystead.keys.rollout.model import VerifierRule
 
 __all__ = [
     "DOCUMENT_BYTES_MAX",
@@ -35,6 +36,7 @@ __all__ = [
     "check_purpose",
     "check_signatures",
     "check_state",
+    "one_is_enough",
     "parse_document",
     "version_of_kid",
 ]
@@ -50,7 +52,10 @@ _COUNTS = frozenset({State.ACTIVE, State.SUSPENDED, State.DEACTIVATED, State.DES
 
 
 class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``GET /v1/keys/{name}/public`` says of a key; ``id`` is checked where it is known."""
+    """What ``GET /v1/keys/{name}/public`` says of a key; ``id`` is checked where it is known.
+
+    ``rules``: of which dual versions one good signature is enough, and until when.
+    """
 
     name: str
     purpose: str
@@ -58,16 +63,22 @@ class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = ""
     primary: int = 0
     id: str = ""
+    rules: tuple[VerifierRule, ...] = ()
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
-    """Which version signed, and the state it is in by the :class:`PublicKey` that was given."""
+    """Which version signed, and the state it is in by the :class:`PublicKey` that was given.
+
+    ``components``: whose signatures were verified, and hold: all of the algorithm's, unless a rule
+    of the key says that one is enough.
+    """
 
     key: str
     version: int
     kid: str
     algorithm: str
     state: str
+    components: tuple[str, ...]
 
 
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -102,19 +113,33 @@ def version_of_kid(key: PublicKey, kid: str) -> VersionInfo:
     )
 
 
-def check_signatures(version: VersionInfo, message: bytes, signatures: Mapping[str, bytes]) -> None:
-    """One good signature of every component, no more and no fewer: the rule ``both`` of a dual key.
+def one_is_enough(key: PublicKey, version: VersionInfo, now_ms: int | None) -> bool:
+    """Whether one good signature of a version is enough: the rule ``any``, until its time is over.
 
-    ``signatures``: component name to raw signature, ECDSA as DER (RFC 3279).
+    ``now_ms``: Unix milliseconds; None: unknown, so that no time is known to be left.
+    """
+    return now_ms is not None and any(
+        rule.version == version.number and now_ms < rule.until_ms for rule in key.rules
+    )
+
+
+def check_signatures(
+    version: VersionInfo, message: bytes, signatures: Mapping[str, bytes], *, one: bool = False
+) -> tuple[str, ...]:
+    """The components whose signatures hold: all of the version's, the rule ``both`` of a dual key.
+
+    ``signatures``: component name to raw signature, ECDSA as DER (RFC 3279). ``one``: the rule
+    ``any``: the others may be missing, or not verify here, but none may be another's.
 
     Raises:
         SignatureInvalid: a component is missing, is not the version's, or does not verify.
         MalformedRequest: the version's public part does not parse.
     """
     components = algorithm_named(version.algorithm).components
-    if set(signatures) != set(components):
+    given = set(signatures)
+    if given != set(components) and not (one and given and given <= set(components)):
         raise SignatureInvalid(
-            f"expected signatures by {', '.join(components)},"
+            f"expected signatures by {' or '.join(components) if one else ', '.join(components)},"
             f" met {', '.join(sorted(name[:64] for name in signatures)) or 'none'}",
             hint="Each algorithm of the version signs; a signature was left out, or added",
         )
@@ -123,26 +148,47 @@ def check_signatures(version: VersionInfo, message: bytes, signatures: Mapping[s
             f"expected {len(components)} public keys in version {version.number},"
             f" met {len(version.public_pem)}"
         )
+    held: list[str] = []
+    failures: list[SignatureInvalid | MalformedRequest] = []
     for component, text in zip(components, version.public_pem, strict=True):
-        primitives.verify(component, spki_from_pem(text), message, signatures[component])
+        if component in given:
+            try:
+                primitives.verify(component, spki_from_pem(text), message, signatures[component])
+                held.append(component)
+            except (SignatureInvalid, MalformedRequest) as exc:  # it may be unknown to this machine
+                failures.append(exc)
+    if failures and not (one and held):
+        raise failures[0]
+    return tuple(held)
 
 
-def check_named(algorithms: tuple[str, ...], signatures: Mapping[str, bytes]) -> None:
+def check_named(
+    version: VersionInfo,
+    algorithms: tuple[str, ...],
+    signatures: Mapping[str, bytes],
+    *,
+    one: bool = False,
+) -> None:
     """The algorithms that a signed document names are those that signed it, each once.
 
+    ``one``: they are all those of the version, whichever of them the verifier was given.
+
     Raises:
-        SignatureInvalid: a signature was stripped or added after signing.
+        SignatureInvalid: a signature was stripped or added after signing, or a name before.
     """
-    if sorted(algorithms) != sorted(signatures):
+    due = algorithm_named(version.algorithm).components if one else tuple(signatures)
+    if sorted(algorithms) != sorted(due):
         raise SignatureInvalid(
             f"the document says that {', '.join(algorithms)[:128]} sign it,"
-            f" met {', '.join(sorted(signatures))[:128] or 'no signature'}",
+            f" {'expected' if one else 'met'} {', '.join(sorted(due))[:128] or 'no signature'}",
             hint="A signature was stripped or added after signing",
         )
 
 
-def check_state(key: PublicKey, version: VersionInfo) -> Verified:
+def check_state(key: PublicKey, version: VersionInfo, components: tuple[str, ...]) -> Verified:
     """Whether a right signature of the version counts; called after the signature was checked.
+
+    ``components``: as :func:`check_signatures` gives them.
 
     Raises:
         SignedByCompromised: the version's key is known to be lost.
@@ -165,6 +211,7 @@ def check_state(key: PublicKey, version: VersionInfo) -> Verified:
         kid=version.kid,
         algorithm=version.algorithm,
         state=version.state,
+        components=components,
     )
 
 

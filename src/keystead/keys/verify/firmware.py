@@ -17,6 +17,7 @@ from keystead.keys.verify.base import (
     check_purpose,
     check_signatures,
     check_state,
+    one_is_enough,
     parse_document,
     version_of_kid,
 )
@@ -53,12 +54,15 @@ def verify_firmware(
     version_min: int = 1,
     image_sha256: bytes | None = None,
     image_size: int | None = None,
+    now_ms: int | None = None,
 ) -> VerifiedFirmware:
     """Verify a manifest as :class:`~keystead.keys.framing.firmware.FirmwareResult` gives it.
 
     ``name``, ``version_min``, ``image_sha256`` (32 bytes) and ``image_size`` (bytes) are held
     against the manifest where given. All components of the version's algorithm must have signed,
-    and the manifest must name exactly these.
+    and the manifest must name exactly these; if ``now_ms`` (Unix milliseconds) is given, and the
+    key has a rule for a dual version that is not over by then, one good signature is enough.
+    ``signer.components`` says which held.
 
     Raises:
         SignatureInvalid: a signature, or what it should be about, does not hold.
@@ -69,9 +73,9 @@ def verify_firmware(
     check_purpose(key, Purpose.FIRMWARE)
     parsed = parse_document(manifest, _Manifest)
     version = version_of_kid(key, parsed.key)
-    check_named(parsed.algorithms, signatures)
-    check_signatures(version, manifest, signatures)
-    signer = check_state(key, version)
+    one = one_is_enough(key, version, now_ms)
+    check_named(version, parsed.algorithms, signatures, one=one)
+    signer = check_state(key, version, check_signatures(version, manifest, signatures, one=one))
     _check_image(parsed, name, version_min, image_sha256, image_size)
     return VerifiedFirmware(
         signer=signer,

@@ -19,6 +19,7 @@ from keystead.keys.verify.base import (
     check_purpose,
     check_signatures,
     check_state,
+    one_is_enough,
     parse_document,
     version_of_kid,
 )
@@ -37,7 +38,8 @@ class SignedEntry(msgspec.Struct, frozen=True, kw_only=True):
 class VerifiedLedger(msgspec.Struct, frozen=True, kw_only=True):
     """``head`` and ``sequence``: of the last entry; give them as ``previous`` to go on from there.
 
-    ``signers``: who signed, once a version, in order of first use.
+    ``signers``: who signed, once a version, in order of first use, each with the components whose
+    signatures hold in all of its entries.
     """
 
     ledger: str
@@ -63,11 +65,14 @@ def verify_ledger(
     *,
     previous: bytes = GENESIS,
     sequence: int = 0,
+    now_ms: int | None = None,
 ) -> VerifiedLedger:
     """Verify entries in order, from after the head ``previous`` with number ``sequence``.
 
-    The defaults stand for the beginning of a ledger. An error names the place of the first entry
-    that does not hold, counted from 1 in ``entries``, and the sequence that was expected there.
+    The defaults stand for the beginning of a ledger. ``now_ms`` (Unix milliseconds): until a rule
+    of the key for a dual version is over, one good signature an entry is enough; without it all are
+    due. An error names the place of the first entry that does not hold, counted from 1 in
+    ``entries``, and the sequence that was expected there.
 
     Raises:
         SignatureInvalid: a signature, hash, sequence or link of the chain does not hold.
@@ -82,10 +87,8 @@ def verify_ledger(
         try:
             document = parse_document(signed.document, _Document)
             _check_link(document, head, sequence + count, ledger)
-            _check_entry(document, signed)
-            version = version_of_kid(key, document.key)
-            check_signatures(version, signed.document, signed.signatures)
-            signers.setdefault(version.number, check_state(key, version))
+            signer = _check_entry(document, signed, key, now_ms)
+            signers[signer.version] = _in_all(signer, signers.get(signer.version))
         except (SignatureInvalid, MalformedRequest) as exc:
             raise _located(exc, count, sequence + count) from exc
         head, ledger = entry_hash(signed.document), document.ledger
@@ -110,12 +113,26 @@ def _check_link(document: _Document, head: bytes, sequence: int, ledger: str) ->
         )
 
 
-def _check_entry(document: _Document, signed: SignedEntry) -> None:
+def _check_entry(
+    document: _Document, signed: SignedEntry, key: PublicKey, now_ms: int | None
+) -> Verified:
     if signed.entry is not None:
         digest = hashlib.sha256(signed.entry).hexdigest()
         if digest != document.entry_sha256:
             raise SignatureInvalid("the entered bytes are not those whose hash was signed")
-    check_named(document.algorithms, signed.signatures)
+    version = version_of_kid(key, document.key)
+    one = one_is_enough(key, version, now_ms)
+    check_named(version, document.algorithms, signed.signatures, one=one)
+    held = check_signatures(version, signed.document, signed.signatures, one=one)
+    return check_state(key, version, held)
+
+
+def _in_all(signer: Verified, before: Verified | None) -> Verified:
+    """The signer with the components that hold here and held in its entries before."""
+    if before is None:
+        return signer
+    held = tuple(name for name in before.components if name in signer.components)
+    return msgspec.structs.replace(before, components=held)
 
 
 def _located(

@@ -62,11 +62,11 @@ def verify_tls(
         if algorithm.tls_scheme != scheme or version not in (0, candidate.number):
             continue
         try:
-            check_signatures(candidate, content, {algorithm.components[0]: signature})
+            held = check_signatures(candidate, content, {algorithm.components[0]: signature})
         except SignatureInvalid:
             continue
         return VerifiedTls(
-            signer=check_state(key, candidate),
+            signer=check_state(key, candidate, held),
             role=role,
             transcript_hash=transcript_hash,
             scheme=scheme,

@@ -51,6 +51,30 @@ class JournalBench(Protocol):
         ...
 
 
+_COUNTERS = (
+    "",
+    "a",
+    "ab",
+    "aB",
+    "a%",
+    "a_",
+    "a_b",
+    "a*",
+    "b",
+    "report/1/ann",
+    "report/1/bob",
+    "report/10/ann",
+    "report/2/ann",
+    "z\ud7ff",
+    "z\ud7ff!",
+    "z\ue000",
+    "z\U0010ffff",
+    "z\U0010ffff!",
+    "\U0010ffff",
+)
+"""Names with what other matchers take for wildcards, and at the edges of the order of texts."""
+
+
 class _Stop(Exception):
     """What a test's own code raises inside a transaction."""
 
@@ -120,6 +144,7 @@ def _everything(registry: Registry) -> list[object]:
         registry.idempotent("h1", "i1"),
         registry.spent("link"),
         registry.counter("k1", "ledger"),
+        registry.counters("k1", "led"),
         registry.reservations_open("node-a"),
         registry.last_sequence(),
     ]
@@ -136,10 +161,11 @@ _WRITTEN: list[object] = [
     _idempotent("h1", "i1"),
     3,
     b"head",
+    {"ledger": b"head"},
     [_reservation()],
     1,
 ]
-_EMPTY: list[object] = [None, [], None, None, None, None, [], None, 0, None, [], -1]
+_EMPTY: list[object] = [None, [], None, None, None, None, [], None, 0, None, {}, [], -1]
 
 
 class JournalContract:
@@ -435,6 +461,17 @@ class JournalContract:
         counters = [registry.counter(*at) for at in (("k1", "a"), ("k1", "b"), ("k2", "a"))]
         check_equal(counters, [b"2", b"1", b"1"], "counters")
         check_equal([registry.spent(link) for link in ("x", "y", "z")], [2, 2**40, 0], "spent")
+
+    def test_counters_are_found_by_how_their_names_begin(self) -> None:
+        """Letter by letter, and of this key only."""
+        with self.bench.journal.transaction() as tx:
+            values = {("k1", name): name.encode() for name in _COUNTERS}
+            tx.put_counters({**values, ("k0", "ab"): b"other", ("k2", "a"): b"other"})
+        for prefix in (*_COUNTERS, "report/", "report/1/", "report/3", "A", "z", "c"):
+            expected = {name: name.encode() for name in _COUNTERS if name.startswith(prefix)}
+            check_equal(self.bench.registry.counters("k1", prefix), expected, repr(prefix))
+        check_equal(self.bench.registry.counters("k1", "report/3"), {}, "no such counter")
+        check_equal(self.bench.registry.counters("k", ""), {}, "a key without any")
 
     def test_reservations_are_open_until_closed(self) -> None:
         """By node; closing one changes nothing else of it."""

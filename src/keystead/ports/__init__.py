@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -22,6 +22,23 @@ from keystead.keys.framing.data import (
     WrapResult,
 )
 from keystead.keys.model import Key, Principal, Version
+from keystead.ports.rows import (
+    CheckpointRow,
+    EntryRow,
+    EpochRow,
+    HandleRow,
+    HistoryQuery,
+    HistoryRow,
+    IdempotencyRow,
+    ObjectRow,
+    Reach,
+    RecordRow,
+    RecordsChoice,
+    RecordsCount,
+    RecordsPage,
+    RecordsQuery,
+    ReservationRow,
+)
 
 __all__ = [
     "Anchor",
@@ -32,6 +49,8 @@ __all__ = [
     "EpochRow",
     "Guard",
     "HandleRow",
+    "HistoryQuery",
+    "HistoryRow",
     "IdempotencyRow",
     "Journal",
     "LogReader",
@@ -61,6 +80,10 @@ class Clock(Protocol):
 
     def boottime_ms(self) -> int:
         """Milliseconds since boot, for leases."""
+        ...
+
+    def ticks_us(self) -> int:
+        """Microseconds of a clock that never goes back, to measure how long something took."""
         ...
 
 
@@ -154,171 +177,6 @@ class Custody(Protocol):
 # --- registry and log ----------------------------------------------------------------------------
 
 
-class EpochRow(msgspec.Struct, frozen=True):
-    """The deployment's epoch and the digest over all authority rows, under the vault's MAC."""
-
-    epoch: int
-    root: bytes
-    mac: bytes
-
-
-class ObjectRow(msgspec.Struct, frozen=True):
-    """One row that carries authority: ``doc`` is msgpack; ``name`` is unique within ``kind``."""
-
-    kind: str
-    id: str
-    name: str
-    revision: int
-    epoch: int
-    doc: bytes
-    mac: bytes
-
-
-class HandleRow(msgspec.Struct, frozen=True):
-    """Whom a handle was issued to, under the vault's MAC."""
-
-    id: str
-    key_id: str
-    tenant: str
-    principal: str
-    issued_ms: int
-    mac: bytes
-
-
-class RecordRow(msgspec.Struct, frozen=True):
-    """One record: the exact body, its salt, entry and leaf hash, and what it is searched by.
-
-    Forgotten: ``body`` and ``salt`` are None; handle, principal and request id are empty.
-    """
-
-    seq: int
-    time_ms: int
-    epoch: int
-    op: str
-    outcome: str
-    key_id: str
-    version: int
-    handle_id: str
-    principal: str
-    request_id: str
-    body: bytes | None
-    salt: bytes | None
-    entry: bytes
-    leaf: bytes
-    purpose: str = ""
-
-
-class EntryRow(NamedTuple):
-    """One record as the tree has it; salt and body are ``None`` where they were forgotten."""
-
-    seq: int
-    epoch: int
-    salt: bytes | None
-    body: bytes | None
-    entry: bytes
-    leaf: bytes
-
-
-class CheckpointRow(msgspec.Struct, frozen=True):
-    """A tree head that the vault signed, under its MAC.
-
-    ``frontier``: the hashes that appending to that tree needs, one after the other, 32 bytes each.
-    ``note``: the signed note, without cosignatures.
-    """
-
-    size: int
-    root: bytes
-    frontier: bytes
-    note: bytes
-    time_ms: int
-    mac: bytes
-
-
-class IdempotencyRow(msgspec.Struct, frozen=True):
-    """The outcome of a request under its idempotency key; ``result`` is None for secrets."""
-
-    scope: str
-    key: str
-    fingerprint: bytes
-    seq: int
-    result: bytes | None
-    receipt: bytes
-    expires_ms: int
-
-
-class ReservationRow(msgspec.Struct, frozen=True):
-    """Uses reserved for a best-effort key on one node (I2); open until ``closed``."""
-
-    id: str
-    node: str
-    key_id: str
-    epoch: int
-    count: int
-    expires_boot_ms: int
-    opened_seq: int
-    closed: bool
-
-
-class RecordsQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which records; what is None does not matter.
-
-    ``outcome``: a code, or ``denied`` for all but ``ok``. ``ops``: any of these. ``kept``: not
-    forgotten. Times from ``since_ms`` to before ``until_ms``; sequences between ``after`` and
-    ``before``, neither included.
-    """
-
-    key_id: str | None = None
-    version: int | None = None
-    purpose: str | None = None
-    handle_id: str | None = None
-    principal: str | None = None
-    op: str | None = None
-    ops: tuple[str, ...] | None = None
-    outcome: str | None = None
-    request_id: str | None = None
-    kept: bool | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-    after: int | None = None
-    before: int | None = None
-    oldest_first: bool = False
-    limit: int = 50
-
-
-class Reach(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a search came. ``next``: what ``before`` (oldest first: ``after``) is to go on.
-
-    ``end``: nothing more lies that way as of now. ``top``: the last sequence as the search saw it.
-    """
-
-    next: int
-    end: bool
-    top: int
-
-
-class RecordsPage(msgspec.Struct, frozen=True):
-    """Records in the order asked for; an empty page may still have a next one."""
-
-    rows: list[RecordRow]
-    reach: Reach
-
-
-class RecordsCount(msgspec.Struct, frozen=True):
-    """How many records have each value of a column, as far as the search came."""
-
-    counts: dict[str, int]
-    reach: Reach
-
-
-class RecordsChoice(msgspec.Struct, frozen=True):
-    """Which records match: sequences in the order asked for; earliest and latest time, else 0."""
-
-    seqs: list[int]
-    first_ms: int
-    last_ms: int
-    reach: Reach
-
-
 class Registry(Protocol):
     """Reads outside a commit: each call sees one consistent committed state, maybe a moment old.
 
@@ -355,6 +213,10 @@ class Registry(Protocol):
 
     def counter(self, key_id: str, name: str) -> bytes | None:
         """A durable counter's state (ledger head, firmware version)."""
+        ...
+
+    def counters(self, key_id: str, prefix: str) -> dict[str, bytes]:
+        """All counters of a key whose names begin so, by name."""
         ...
 
     def spent(self, link: str) -> int:
@@ -409,6 +271,10 @@ class LogReader(Protocol):
         """One record."""
         ...
 
+    def history(self, query: HistoryQuery) -> list[HistoryRow]:
+        """Revisions of authority rows."""
+        ...
+
     def forgotten_in(self, ranges: Sequence[tuple[int, int]]) -> int:
         """How many records of the ranges, both ends included, are forgotten."""
         ...
@@ -439,6 +305,10 @@ class Transaction(Protocol):
 
     def put_object(self, row: ObjectRow, *, previous_revision: int) -> None:
         """Insert (previous 0) or replace; raises Conflict if the revision or name is taken."""
+        ...
+
+    def put_history(self, rows: Sequence[HistoryRow]) -> None:
+        """Keep revisions for good; one that is kept already stays as it is."""
         ...
 
     def put_meta(self, name: str, value: bytes) -> None:

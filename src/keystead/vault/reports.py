@@ -1,0 +1,116 @@
+"""Reports and acknowledgements of relying parties on their way to the commit."""
+
+from __future__ import annotations
+
+import msgspec
+
+from keystead.errors import InvariantViolation
+from keystead.keys.framing.base import CounterStep, Result
+from keystead.keys.model import Key
+from keystead.keys.rollout.model import Rollout
+from keystead.keys.rollout.reports import (
+    Acknowledge,
+    AcknowledgeResult,
+    Cited,
+    Report,
+    ReportFailure,
+    ReportResult,
+    acknowledged_name,
+    acknowledged_version,
+    check_cited,
+    check_named,
+    report_name,
+    report_prefix,
+    since_ms,
+)
+from keystead.ports import Registry
+from keystead.vault.counters import ExpectedCounters
+from keystead.vault.macs import VaultSecrets
+from keystead.vault.running import Running
+
+__all__ = ["Reports"]
+
+_REPORT = msgspec.msgpack.Decoder(Report)
+
+
+class Reports:
+    """All methods run on the loop."""
+
+    def __init__(
+        self, registry: Registry, secrets: VaultSecrets, counters: ExpectedCounters
+    ) -> None:
+        self._registry = registry
+        self._secrets = secrets
+        self._counters = counters
+
+    def take(self, running: Running) -> tuple[bytes, Result]:
+        """What is recorded of it, and its result; sets the version it is about, and its step.
+
+        Raises:
+            NotFound: it cites no use of this key, or a key id that is none of its.
+        """
+        key, held = running.key, running.held
+        if key is None or held is None:
+            raise InvariantViolation("a report was not admitted")
+        principal = held.issued.principal
+        result: Result
+        match running.facts:
+            case ReportFailure() as said:
+                check_named(said, key)
+                number = check_cited(self._cited(said.seq), key, said.seq)
+                new = msgspec.msgpack.encode(Report(said.seq, running.now_ms, said.problem))
+                counted = self._step(running, report_name(number, principal), new)
+                running.detail = f"cites record {said.seq}: {said.problem}"
+                result = ReportResult(version=number, counted=counted)
+            case Acknowledge() as said:
+                check_named(said, key)
+                number = acknowledged_version(key, said.kid)
+                self._step(running, acknowledged_name(number, principal), b"1")
+                running.detail = f"holds {said.kid}"
+                result = AcknowledgeResult(version=number)
+            case _:
+                raise InvariantViolation("facts of no report")
+        running.version = key.version(number)
+        running.algorithm = running.version.algorithm
+        return running.use.facts, result
+
+    def reported(self, key: Key, version: int) -> list[tuple[str, Report]]:
+        """Each principal's first report of a version."""
+        prefix = report_prefix(version)
+        found = self._registry.counters(key.id, prefix)
+        return [
+            (name.removeprefix(prefix), _REPORT.decode(self._open(key, name, state)))
+            for name, state in found.items()
+        ]
+
+    def reporters(self, key: Key, rollout: Rollout) -> int:
+        """How many principals' reports of the new version count in its rollout."""
+        since = since_ms(rollout)
+        return sum(report.at_ms >= since for _, report in self.reported(key, rollout.next))
+
+    def acknowledged(self, key: Key, version: int) -> frozenset[str]:
+        """Who has said to hold a version's public part."""
+        prefix = acknowledged_name(version)
+        found = self._registry.counters(key.id, prefix)
+        return frozenset(name.removeprefix(prefix) for name in found)
+
+    def _open(self, key: Key, name: str, state: bytes) -> bytes:
+        return self._secrets.open_counter(key.id, name, state) or b""
+
+    def _cited(self, seq: int) -> Cited | None:
+        rows = self._registry.records_from(seq, 1)
+        if not rows or rows[0].seq != seq:
+            return None
+        row = rows[0]
+        return Cited(key_id=row.key_id, version=row.version, outcome=row.outcome, operation=row.op)
+
+    def _step(self, running: Running, name: str, new: bytes) -> bool:
+        """Whether it is the first of its principal; only that one is kept."""
+        key = running.key
+        if key is None:
+            raise InvariantViolation("a report was not admitted")
+        if self._counters.get(key.id, name) is not None:
+            return False
+        running.step = CounterStep(name, None, new)
+        running.reading = self._counters.advance(key.id, running.step)
+        return True
