@@ -52,12 +52,17 @@ from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker, Made
 from keystead.vault.policies import check_said, told
 from keystead.vault.reports import Reports
+from keystead.vault.reservations import Reservations
 from keystead.vault.signals import VersionSignals
 from keystead.vault.standing import Standing
 
 __all__ = ["Rotating", "plan_in_force", "starts"]
 
 _DETAIL_CHARS = 400
+_WATCH_S = 1.0
+_ALONE_MS = 3_000
+"""Rounds come once a second; after so long without one the vault looks by itself."""
+_STOPS = frozenset({"rolled back", "halted"})
 
 Apply = Callable[[Transaction, Snapshot, int, int], Applied]
 
@@ -72,6 +77,7 @@ class Rotating:
         registry: Registry,
         secrets: VaultSecrets,
         committer: Committer,
+        reservations: Reservations,
         maker: KeyMaker,
         signals: VersionSignals,
         reports: Reports,
@@ -82,12 +88,15 @@ class Rotating:
         self._registry = registry
         self._secrets = secrets
         self._committer = committer
+        self._reservations = reservations
         self._maker = maker
         self._signals = signals
         self._reports = reports
         self._clock = clock
         self._loop = loop
         self._started_ms = clock.now_ms() - clock.boottime_ms()
+        self._ticked_ms = clock.boottime_ms()
+        self._watching: asyncio.TimerHandle | None = None
         self._moving: set[str] = set()
         self._counted = standing.snapshot.epoch
         self._log = structlog.get_logger("vault")
@@ -209,28 +218,49 @@ class Rotating:
 
     # --- rounds ------------------------------------------------------------------------------
 
+    def watch(self) -> None:
+        """Look once a second whether rounds come; without any, only what has failed is stopped.
+
+        A steward that is away holds up what goes on, and never what must go back.
+        """
+        self._watching = self._loop.call_later(_WATCH_S, self.watch)
+        if self._clock.boottime_ms() - self._ticked_ms > _ALONE_MS:
+            self._evaluate(stops_only=True)
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._watching is not None:
+            self._watching.cancel()
+
     def tick(self) -> None:
         """One evaluation of every rollout that is under way, and of every schedule."""
+        self._ticked_ms = self._clock.boottime_ms()
+        self._evaluate(stops_only=False)
+
+    def _evaluate(self, *, stops_only: bool) -> None:
+        if self._standing.tampered is not None:
+            return
         now_ms = self.now_ms()
         snapshot = self._standing.snapshot
         for key_id, rotation in snapshot.rotations.items():
             if key_id in self._moving or key_id in snapshot.foreign:
                 continue
             try:
-                self._tick(snapshot.key(key_id), rotation, now_ms)
+                self._tick(snapshot.key(key_id), rotation, now_ms, stops_only=stops_only)
             except KeysteadError as exc:  # the others go on
                 self._log.warning("rollout", key=key_id, error=str(exc))
 
-    def _tick(self, key: Key, rotation: Rotation, now_ms: int) -> None:
+    def _tick(self, key: Key, rotation: Rotation, now_ms: int, *, stops_only: bool) -> None:
         rollout = live(rotation)
         if rollout is None:
-            due = self._scheduled(key, rotation, now_ms)
+            due = "" if stops_only else self._scheduled(key, rotation, now_ms)
             if due:
                 self._begin_by_itself(key, rotation, due)
             return
         signals = self.signals(key, rollout)
         asked = Asked(wish=Wish.TICK, now_ms=now_ms, epoch=self._standing.snapshot.epoch + 1)
-        if decide(rotation, key, asked, signals) is None:
+        foreseen = decide(rotation, key, asked, signals)
+        if foreseen is None or (stops_only and foreseen.step.event not in _STOPS):
             return
 
         def apply(tx: Transaction, snapshot: Snapshot, epoch: int, _seq: int) -> Applied:
@@ -238,7 +268,7 @@ class Rotating:
             held = snapshot.rotations[key.id]
             again = msgspec.structs.replace(asked, epoch=epoch)
             decision = decide(held, key, again, signals)
-            if decision is None:
+            if decision is None or decision.step.event != foreseen.step.event:
                 return Applied()
             return self._applied(tx, key, held, decision, self._draft(key))
 
@@ -247,7 +277,7 @@ class Rotating:
     def _scheduled(self, key: Key, rotation: Rotation, now_ms: int) -> str:
         """Why the next rotation is due now; empty: it is not."""
         schedule = None if rotation.plan is None else rotation.plan.schedule
-        if schedule is None or not key.primary:
+        if schedule is None or not key.primary or _went_back(rotation):
             return ""
         starts_ms = starts(key, rotation)
         if starts_ms and now_ms >= starts_ms:
@@ -259,7 +289,7 @@ class Rotating:
     def uses_left(self, key: Key, rotation: Rotation) -> int:
         """Uses until the schedule rotates the key; -1: it does not by uses."""
         schedule = None if rotation.plan is None else rotation.plan.schedule
-        if schedule is None or not schedule.uses:
+        if schedule is None or not schedule.uses or _went_back(rotation):
             return -1
         spent = self._registry.spent(uses_of(key.id, key.primary))
         return max(0, schedule.uses - spent)
@@ -284,10 +314,15 @@ class Rotating:
         future.add_done_callback(made)
 
     def _change(self, key_id: str, apply: Apply) -> None:
-        """Queue a change that nobody waits for; the key is left alone until it is through."""
+        """Queue a change that nobody waits for; the key is left alone until it is through.
+
+        Best-effort uses pause as long: none is answered by a version that the change stops (I4).
+        """
         self._moving.add(key_id)
+        self._reservations.freeze()
 
         def deliver(outcome: tuple[object, Committed] | KeysteadError) -> None:
+            self._reservations.thaw()
             self._moving.discard(key_id)
             if isinstance(outcome, KeysteadError):
                 self._log.warning("rollout", key=key_id, error=str(outcome))
@@ -422,9 +457,18 @@ def plan_in_force(rotation: Rotation | None, key: Key) -> Plan:
 def starts(key: Key, rotation: Rotation) -> int:
     """When the schedule begins the next rotation by time, in Unix milliseconds; 0: it does not."""
     schedule = None if rotation.plan is None else rotation.plan.schedule
-    if schedule is None or not schedule.every_ms:
+    if schedule is None or not schedule.every_ms or _went_back(rotation):
         return 0
     return (rotation.promoted_ms or key.created_ms) + schedule.every_ms
+
+
+def _went_back(rotation: Rotation) -> bool:
+    """Whether the last rollout was rolled back: the next one is a person's to begin.
+
+    Else a schedule would begin it anew at once, and again, as the old version is still overdue.
+    """
+    rollout = rotation.rollout
+    return rollout is not None and rollout.status is Status.ROLLED_BACK
 
 
 def _differing(usual: Plan, plan: Plan) -> tuple[Difference, ...]:
@@ -455,7 +499,7 @@ def _detail(rollout: Rollout | None, figures: tuple[GateFigure, ...]) -> str:
 
 def _triggers(step: Step) -> list[str]:
     """What set off a rollout's going back, or its halt."""
-    if step.event not in {"rolled back", "halted"}:
+    if step.event not in _STOPS:
         return []
     if step.by != ROLLOUT:
         return ["person"]

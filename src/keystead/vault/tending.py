@@ -76,8 +76,7 @@ class Tending:
         if self._standing.unanchored is not None:
             self._anchors.look()
         self._summarise()
-        if self._standing.tampered is None:
-            self._rotating.tick()
+        self._rotating.tick()
         pruning, self._prune_left = self._prune_left, _PRUNE_ROWS_A_ROUND
         if not pruning:
             self._prune()

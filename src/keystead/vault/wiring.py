@@ -73,6 +73,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     opened: OpenedKeys
     grants: Grants
     uses: Uses
+    rotating: Rotating
     administration: Administration
     tending: Tending
     checkpoints: Checkpoints
@@ -86,6 +87,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
         Stores and custody stay open, for whoever opened them.
         """
+        self.rotating.close()
         for executor in self.executors:
             executor.shutdown(wait=True)
         self.logbook.close()
@@ -153,6 +155,7 @@ def wire(base: Base) -> Services:
         opened=core.opened,
         grants=core.grants,
         uses=uses,
+        rotating=core.rotating,
         administration=administration,
         tending=tending,
         checkpoints=checkpoints,
@@ -192,6 +195,7 @@ def _core(base: Base, loop: asyncio.AbstractEventLoop) -> _Core:
         registry=base.registry,
         secrets=base.secrets,
         committer=committer,
+        reservations=reservations,
         maker=maker,
         signals=signals,
         reports=reports,
@@ -199,6 +203,7 @@ def _core(base: Base, loop: asyncio.AbstractEventLoop) -> _Core:
         loop=loop,
     )
     rotating.follow(base.snapshot)
+    rotating.watch()
     follows.append(rotating.follow)
     return _Core(
         standing=standing,

@@ -61,11 +61,14 @@ class Rolling:
 
     async def begin(self, **fields: object) -> None:
         """Make the key and its handle, and start a rollout."""
+        await self.make(fields.get("plan", PLAN))
+        await self.rotate(**fields)
+
+    async def make(self, plan: object) -> None:
+        """Make the key, with its plan, and its handle."""
         policy = Policy(jwt=JwtPolicy(issuer="https://id.example", lifetime_max_s=60))
-        plan = fields.get("plan", PLAN)
         await self.node.create(KEY, Purpose.JWT, policy=policy, plan=plan)
         self.handle = (await self.node.issue(KEY)).token
-        await self.rotate(**fields)
 
     async def rotate(self, **fields: object) -> KeyInfo:
         command = msgspec.structs.replace(

@@ -1,5 +1,6 @@
 """What moves a rollout back: reports, refusals, errors. And what must not, whoever tries."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -265,3 +266,22 @@ async def test_a_publication_waits_for_who_must_acknowledge_it() -> None:
         await acknowledge("gateway")
         await rolling.tick()
         assert (await rolling.status()).stage == "canary"
+
+
+async def test_what_failed_goes_back_also_while_the_steward_is_dead(rolling: Rolling) -> None:
+    seq = await rolling.seq_of(2)
+    for name in ("shop", "bank"):
+        check_done(await rolling.report(await rolling.reporter(name), seq))
+    rolling.node.clock.advance(10_000)  # without any round
+    for _ in range(40):
+        await asyncio.sleep(0.1)
+        if (await rolling.status()).status != "running":
+            break
+    assert (await rolling.status()).status == "rolled_back"
+
+
+async def test_nothing_goes_on_while_the_steward_is_dead(rolling: Rolling) -> None:
+    await rolling.uses()
+    rolling.node.clock.advance(PLAN.canary.length_ms)
+    await asyncio.sleep(1.5)
+    assert (await rolling.status()).stage == "canary"

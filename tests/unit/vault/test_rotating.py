@@ -1,5 +1,6 @@
 """Rollouts in a whole vault: by time, by hand, over restarts, on a clock of months."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -12,7 +13,7 @@ from keystead.keys.framing.data import Derive, Unwrap, UnwrapResult, Wrap, WrapR
 from keystead.keys.lifecycle import Move
 from keystead.keys.model import Policy
 from keystead.keys.purposes import Purpose
-from keystead.keys.rollout.commands import RotateKey, SetPlan
+from keystead.keys.rollout.commands import RolloutInfo, RotateKey, SetPlan
 from keystead.keys.rollout.plan import DAY_MS, HOUR_MS, Publish, Schedule, default_plan
 from unit.vault.node import Node, all_of, check_done, check_refused, result_of
 from unit.vault.rollouts import KEY, PLAN, SECOND, Rolling, one_round
@@ -136,21 +137,30 @@ async def test_a_schedule_starts_a_rotation_after_so_many_uses() -> None:
     node = Node()
     async with node.serving():
         rolling = Rolling(node)
-        await rolling.begin()
         plan = msgspec.structs.replace(PLAN, schedule=Schedule(uses=3))
-        check_done(await node.admin(SetPlan(name=KEY, plan=plan, reason="test", weaker=True)))
-        check_done(await rolling.steer("roll_back"))
+        await rolling.make(plan)
         await rolling.uses(["shop/1", "shop/2"])
         await rolling.tick()
         assert (await rolling.status()).uses_left == 1
         await rolling.used("shop/1")
-        for _ in range(50):
-            await rolling.tick()
-            if (await rolling.status()).number == 2:
-                break
-        status = await rolling.status()
-        assert (status.number, status.stage) == (2, "publish")
+        status = await begun(rolling)
+        assert (status.number, status.stage) == (1, "publish")
         assert "after 3 uses" in status.reason
+        check_done(await rolling.steer("roll_back"))
+        assert (await begun(rolling)).number == 1, "what went back is a person's to begin again"
+        assert (await rolling.status()).uses_left == -1
+        await rolling.rotate(plan=None)
+        await rolling.until("retire")
+        await rolling.tick()
+        assert (await begun(rolling)).number == 3
+
+
+async def begun(rolling: Rolling) -> RolloutInfo:
+    """How it stands after some rounds, in which a version can be made."""
+    for _ in range(10):
+        await rolling.tick()
+        await asyncio.sleep(0.01)
+    return await rolling.status()
 
 
 # --- by hand -------------------------------------------------------------------------------------
