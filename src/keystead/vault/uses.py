@@ -30,6 +30,7 @@ from keystead.keys.algorithms import ALGORITHMS
 from keystead.keys.epochs import Candidate
 from keystead.keys.framing.base import Framed, Result, Scene
 from keystead.keys.framing.data import Derive, Mac, Unwrap, Wrap, WrapResult, subkey_info
+from keystead.keys.lifecycle import check_may_process
 from keystead.keys.model import Key
 from keystead.keys.operations import FRAMINGS
 from keystead.keys.purposes import PURPOSES, SIGNALS, Purpose
@@ -131,12 +132,31 @@ class Uses:
     def _replay(self, running: Running, stored: IdempotencyRow) -> None:
         """Give the stored outcome; what is a secret is made again, without a second record (I6)."""
         receipt = _RECEIPT.decode(stored.receipt)
+        self._check_replayed(running, receipt)
         if stored.result is not None:
             running.done(receipt, replayed=True, result=stored.result)
             return
         running.replay_of = receipt
         self._budget(running)  # it is work anew, if no use anew: at its rate, not at the wire's
         self._do(running)
+
+    def _check_replayed(self, running: Running, receipt: Receipt) -> None:
+        """What a version gave is not given out again once it was stopped (I6).
+
+        Raises:
+            KeyStateError: it is suspended, compromised or destroyed by now.
+        """
+        if running.key is None or running.asked.operation in SIGNALS or not receipt.version:
+            return
+        key = self._standing.snapshot.key(running.key.id)
+        try:
+            check_may_process(key.version(receipt.version).state)
+        except KeyStateError as stopped:
+            raise KeyStateError(
+                f"version {receipt.version} of {key.name} answered this request before;"
+                f" {stopped.message}",
+                hint="Send it as a new request, under a new idempotency key",
+            ) from None
 
     def _join(self, running: Running) -> bool:
         """Wait for the same request if it is under way; else be the one that others wait for."""
@@ -324,10 +344,7 @@ class Uses:
             self._not_committed(running, outcome)
             return
         if isinstance(outcome, IdempotencyRow):
-            receipt = _RECEIPT.decode(outcome.receipt)
-            for each in (running, *self._others(running)):
-                each.result = running.result
-                each.done(receipt, replayed=True, result=outcome.result)
+            self._replayed_in_commit(running, outcome)
             return
         self._standing.count("uses", str(running.asked.purpose))
         self._seen(running)
@@ -335,6 +352,17 @@ class Uses:
         running.done(receipt)
         for waiter in self._others(running):
             waiter.done(receipt, replayed=True, result=running.result)
+
+    def _replayed_in_commit(self, running: Running, outcome: IdempotencyRow) -> None:
+        receipt = _RECEIPT.decode(outcome.receipt)
+        try:
+            self._check_replayed(running, receipt)
+        except KeysteadError as refusal:
+            self._deny(running, refusal)
+            return
+        for each in (running, *self._others(running)):
+            each.result = running.result
+            each.done(receipt, replayed=True, result=outcome.result)
 
     def _seen(self, running: Running) -> None:
         """Count a use that is done, where the key's rollout is under way."""

@@ -238,6 +238,28 @@ async def test_uses_that_are_under_way_at_a_roll_back_are_done_by_the_previous_v
     assert {receipt.version for receipt in receipts[2:] if receipt} == {1}
 
 
+async def test_a_kept_answer_of_a_version_that_was_rolled_back_is_not_given_again(
+    rolling: Rolling,
+) -> None:
+    await rolling.until("promote")
+    first = check_done(await rolling.sign("shop/1", idempotency_key="once"))
+    again = check_done(await rolling.sign("shop/1", idempotency_key="once"))
+    assert again.result == first.result
+    check_done(await rolling.steer("roll_back"))
+    refused = check_refused(await rolling.sign("shop/1", idempotency_key="once"), "key_state")
+    assert "new idempotency key" in refused.hint
+    check_done(await rolling.sign("shop/1", idempotency_key="twice"))
+
+
+async def test_a_kept_answer_of_the_previous_version_is_given_again_after_the_promotion(
+    rolling: Rolling,
+) -> None:
+    first = check_done(await rolling.sign("shop/1", idempotency_key="once"))
+    await rolling.until("retire")
+    again = check_done(await rolling.sign("shop/1", idempotency_key="once"))
+    assert again.result == first.result
+
+
 # --- incidents -----------------------------------------------------------------------------------
 
 
