@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
+from keystead import limits
 from keystead.errors import InvariantViolation
 from keystead.keys.framing.base import CounterStep, Result
 from keystead.keys.model import Key
@@ -23,7 +26,7 @@ from keystead.keys.rollout.reports import (
     report_prefix,
     since_ms,
 )
-from keystead.ports import Registry
+from keystead.ports import Clock, Registry
 from keystead.vault.counters import ExpectedCounters
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.running import Running
@@ -33,13 +36,26 @@ __all__ = ["Reports"]
 _REPORT = msgspec.msgpack.Decoder(Report)
 
 
+_KNOWN_MS = 5_000
+"""How long what was read of a key is relied on: other nodes write to the same registry."""
+
+
+class _Known(NamedTuple):
+    """What was read of a key, and when (boot time): by prefix, then by principal."""
+
+    read_ms: int
+    told: dict[str, dict[str, bytes]]
+
+
 class Reports:
     """All methods run on the loop."""
 
     def __init__(
-        self, registry: Registry, secrets: VaultSecrets, counters: ExpectedCounters
+        self, registry: Registry, secrets: VaultSecrets, counters: ExpectedCounters, clock: Clock
     ) -> None:
         self._registry = registry
+        self._clock = clock
+        self._known: dict[str, _Known] = {}
         self._secrets = secrets
         self._counters = counters
 
@@ -75,12 +91,14 @@ class Reports:
         return running.use.facts, result
 
     def reported(self, key: Key, version: int) -> list[tuple[str, Report]]:
-        """Each principal's first report of a version."""
-        prefix = report_prefix(version)
-        found = self._registry.counters(key.id, prefix)
+        """Each principal's first report of a version.
+
+        Raises:
+            LogUnavailable: the store does not answer. StateRolledBack: one was altered.
+        """
         return [
-            (name.removeprefix(prefix), _REPORT.decode(self._open(key, name, state)))
-            for name, state in found.items()
+            (principal, _REPORT.decode(state))
+            for principal, state in self._told(key, report_prefix(version)).items()
         ]
 
     def reporters(self, key: Key, rollout: Rollout) -> int:
@@ -89,13 +107,31 @@ class Reports:
         return sum(report.at_ms >= since for _, report in self.reported(key, rollout.next))
 
     def acknowledged(self, key: Key, version: int) -> frozenset[str]:
-        """Who has said to hold a version's public part."""
-        prefix = acknowledged_name(version)
-        found = self._registry.counters(key.id, prefix)
-        return frozenset(name.removeprefix(prefix) for name in found)
+        """Who has said to hold a version's public part; raises as :meth:`reported`."""
+        return frozenset(self._told(key, acknowledged_name(version)))
 
-    def _open(self, key: Key, name: str, state: bytes) -> bytes:
-        return self._secrets.open_counter(key.id, name, state) or b""
+    def heard(self, key_id: str) -> None:
+        """Something was told of a key and has committed: read it again when it is asked for."""
+        self._known.pop(key_id, None)
+
+    def _told(self, key: Key, prefix: str) -> dict[str, bytes]:
+        """What is stored of each principal, every row held to its MAC; read once, until heard of.
+
+        Rounds ask each second of every rollout that is under way.
+        """
+        now_ms = self._clock.boottime_ms()
+        known = self._known.get(key.id)
+        if known is None or now_ms - known.read_ms > _KNOWN_MS:
+            if len(self._known) >= limits.HANDLE_CACHE_MAX:
+                self._known.clear()
+            known = self._known[key.id] = _Known(now_ms, {})
+        if prefix not in known.told:
+            found = self._registry.counters(key.id, prefix)
+            known.told[prefix] = {
+                name.removeprefix(prefix): self._secrets.open_counter(key.id, name, state) or b""
+                for name, state in found.items()
+            }
+        return known.told[prefix]
 
     def _cited(self, seq: int) -> Cited | None:
         rows = self._registry.records_from(seq, 1)

@@ -62,6 +62,8 @@ _DETAIL_CHARS = 400
 _WATCH_S = 1.0
 _ALONE_MS = 3_000
 """Rounds come once a second; after so long without one the vault looks by itself."""
+_SLICE = 100
+"""Rollouts that are evaluated at a time: some milliseconds of the loop."""
 _STOPS = frozenset({"rolled back", "halted"})
 
 Apply = Callable[[Transaction, Snapshot, int, int], Applied]
@@ -98,6 +100,7 @@ class Rotating:
         self._ticked_ms = clock.boottime_ms()
         self._watching: asyncio.TimerHandle | None = None
         self._moving: set[str] = set()
+        self._attended: tuple[str, ...] = ()
         self._counted = standing.snapshot.epoch
         self._log = structlog.get_logger("vault")
 
@@ -205,6 +208,11 @@ class Rotating:
     def follow(self, snapshot: Snapshot) -> None:
         """Watch what the rollouts of this snapshot are judged by, and count how they moved."""
         self._signals.follow(snapshot)
+        self._attended = tuple(
+            key_id
+            for key_id, rotation in snapshot.rotations.items()
+            if live(rotation) is not None or _is_scheduled(rotation)
+        )
         for rotation in snapshot.rotations.values():
             if rotation.epoch <= self._counted or rotation.rollout is None:
                 continue
@@ -240,15 +248,21 @@ class Rotating:
     def _evaluate(self, *, stops_only: bool) -> None:
         if self._standing.tampered is not None:
             return
-        now_ms = self.now_ms()
-        snapshot = self._standing.snapshot
-        for key_id, rotation in snapshot.rotations.items():
+        self._evaluate_some(self._attended, stops_only)
+
+    def _evaluate_some(self, key_ids: tuple[str, ...], stops_only: bool) -> None:  # noqa: FBT001  by call_soon
+        """A slice of them, and the rest after what waits on the loop."""
+        snapshot, now_ms = self._standing.snapshot, self.now_ms()
+        for key_id in key_ids[:_SLICE]:
             if key_id in self._moving or key_id in snapshot.foreign:
                 continue
             try:
+                rotation = snapshot.rotations[key_id]
                 self._tick(snapshot.key(key_id), rotation, now_ms, stops_only=stops_only)
             except KeysteadError as exc:  # the others go on
                 self._log.warning("rollout", key=key_id, error=str(exc))
+        if len(key_ids) > _SLICE:
+            self._loop.call_soon(self._evaluate_some, key_ids[_SLICE:], stops_only)
 
     def _tick(self, key: Key, rotation: Rotation, now_ms: int, *, stops_only: bool) -> None:
         rollout = live(rotation)
@@ -460,6 +474,12 @@ def starts(key: Key, rotation: Rotation) -> int:
     if schedule is None or not schedule.every_ms or _went_back(rotation):
         return 0
     return (rotation.promoted_ms or key.created_ms) + schedule.every_ms
+
+
+def _is_scheduled(rotation: Rotation) -> bool:
+    """Whether the key's plan rotates it by itself."""
+    schedule = None if rotation.plan is None else rotation.plan.schedule
+    return schedule is not None and bool(schedule.every_ms or schedule.uses)
 
 
 def _went_back(rotation: Rotation) -> bool:

@@ -367,9 +367,9 @@ class Uses:
     def _seen(self, running: Running) -> None:
         """Count a use that is done, where the key's rollout is under way."""
         key, version = running.key, running.version
-        if not running.began_us or key is None or version is None:
-            return
-        if running.asked.operation not in SIGNALS:
+        if key is not None and running.asked.operation in SIGNALS:
+            self._reports.heard(key.id)
+        elif running.began_us and key is not None and version is not None:
             took = self._clock.ticks_us() - running.began_us
             self._signals.used(key.id, version.number, took)
 

@@ -188,7 +188,7 @@ def _core(base: Base, loop: asyncio.AbstractEventLoop) -> _Core:
     )
     signals = VersionSignals(base.clock)
     counters = ExpectedCounters(base.registry, base.secrets)
-    reports = Reports(base.registry, base.secrets, counters)
+    reports = Reports(base.registry, base.secrets, counters, base.clock)
     maker = KeyMaker(base.custody, base.registry, base.clock, base.random)
     rotating = Rotating(
         standing=standing,

@@ -14,6 +14,8 @@ from keystead.keys.lifecycle import Move
 from keystead.keys.model import Key, Version
 from keystead.keys.narrowing import Narrowing
 from keystead.keys.purposes import Purpose
+from keystead.keys.rollout.commands import ShowRollout
+from keystead.keys.rollout.model import live
 from keystead.keys.rollout.reports import Acknowledge, AcknowledgeResult, ReportResult
 from keystead.ports import Custody, OpenKey
 from unit.vault.node import Node, check_done, check_refused, result_of
@@ -285,3 +287,20 @@ async def test_nothing_goes_on_while_the_steward_is_dead(rolling: Rolling) -> No
     rolling.node.clock.advance(PLAN.canary.length_ms)
     await asyncio.sleep(1.5)
     assert (await rolling.status()).stage == "canary"
+
+
+async def test_an_acknowledgement_that_the_database_made_up_moves_nothing() -> None:
+    node = Node()
+    async with node.serving():
+        rolling = Rolling(node)
+        asked = msgspec.structs.replace(PLAN.publish, acknowledged_by=("edge",))
+        await rolling.begin(plan=msgspec.structs.replace(PLAN, publish=asked))
+        with node.store.transaction() as tx:
+            at = (rolling.rotation().key_id, "acknowledged/2/edge")
+            tx.put_counters({at: b"\0" * 32 + b"1"})
+        node.clock.advance(PLAN.publish.overlap_ms)
+        await rolling.tick()
+        rollout = live(rolling.rotation())
+        assert rollout is not None
+        assert rollout.stage == "publish"
+        check_refused(await node.admin(ShowRollout(name=KEY)), "state_rolled_back")
