@@ -24,7 +24,7 @@ say = @printf '· %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types needs lock clean fuzz soak bench
+.PHONY: help run test lint types needs lock clean fuzz soak bench drill
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ soak: $(VENV)/.stamp-dev  ## kill processes under load, and check every answer: 
 
 bench: $(VENV)/.stamp-bench  ## measure against cryptography and OpenBao; ARGS goes to `keystead bench`
 	@$(BIN)/keystead bench $(ARGS)
+
+drill: $(VENV)/.stamp-run  ## rotate under load on the node of `make run`; ARGS goes to `keystead drill rotation`
+	@KEYSTEAD_TOKEN_FILE='$(DATA:%/=%)-operator.token' $(BIN)/keystead drill rotation $(ARGS)
 
 needs:
 	@tools/apt_needs.sh

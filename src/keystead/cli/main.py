@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Verify what was signed, from public facts alone."),
     "data": ("data", "Encrypt, decrypt, derive and authenticate by a handle."),
     "log": ("log_commands", "Search, prove, disclose and forget records of the log."),
+    "drill": ("drill", "Put a running node through a drill, and hold it to what it is made for."),
     "bench": ("benching", "Measure a node beside what bounds it, and beside OpenBao."),
 }
 """Command to its module in this package, and its line in the help."""
