@@ -16,7 +16,7 @@ from keystead.keys.model import Key
 from keystead.keys.rollout.caching import after_telling
 from keystead.keys.rollout.commands import ChangedPolicy, ChangePolicy, SetPlan
 from keystead.keys.rollout.differ import plan_differences, policy_differences
-from keystead.keys.rollout.model import rotation_of
+from keystead.keys.rollout.model import live, rotation_of
 from keystead.keys.rollout.plan import check_plan, default_plan
 from keystead.ports import Transaction
 from keystead.translog.entries import Draft
@@ -83,9 +83,11 @@ def apply_policy(command: ChangePolicy, draft: Draft, secrets: VaultSecrets) -> 
         changed = msgspec.structs.replace(
             key, policy=command.policy, revision=key.revision + 1, epoch=epoch
         )
-        rotation = snapshot.rotations.get(key.id)
-        if rotation is not None and rotation.plan is not None:
-            check_plan(rotation.plan, changed)  # a drain must outlast what the key signs
+        rotation = rotation_of(snapshot.rotations.get(key.id), key.id)
+        under_way = live(rotation)
+        for plan in (rotation.plan, None if under_way is None else under_way.plan):
+            if plan is not None:
+                check_plan(plan, changed)  # a drain must outlast what the key signs
         return Applied(
             rows=((key_row(changed, secrets), key.revision),),
             drafts=(_described(draft, key, changed.revision, command.reason, differences),),

@@ -14,7 +14,13 @@ import msgspec
 import structlog
 
 from keystead.differences import Difference
-from keystead.errors import Conflict, KeysteadError, MalformedRequest, NotFound
+from keystead.errors import (
+    Conflict,
+    KeysteadError,
+    MalformedRequest,
+    NotFound,
+    StateRolledBack,
+)
 from keystead.keys.administration import check_algorithm, check_reason
 from keystead.keys.model import Key
 from keystead.keys.purposes import Purpose
@@ -259,6 +265,11 @@ class Rotating:
             try:
                 rotation = snapshot.rotations[key_id]
                 self._tick(snapshot.key(key_id), rotation, now_ms, stops_only=stops_only)
+            except StateRolledBack as found:
+                # What it is judged by was altered: as with any other row, nothing is done any more.
+                self._standing.tampered = found
+                self._standing.count("invariant_violations", "I10")
+                return
             except KeysteadError as exc:  # the others go on
                 self._log.warning("rollout", key=key_id, error=str(exc))
         if len(key_ids) > _SLICE:

@@ -59,7 +59,13 @@ def test_rotate_needs_nothing_but_the_key(run: Run, node: FakeNode) -> None:
     assert "rollout 1, publish" in ran.out
     assert "keystead key status shop --watch" in ran.err
     assert bodies(node) == [
-        {"plan": None, "algorithm": None, "incident": False, "weaker": False, "reason": "rotated by hand"}
+        {
+            "plan": None,
+            "algorithm": None,
+            "incident": False,
+            "weaker": False,
+            "reason": "rotated by hand",
+        }
     ]
     assert [seen.path for seen in node.seen] == ["/v1/keys/shop/rotate", "/v1/keys/shop/rollout"]
     assert run("key", "rotate", "shop", "--json").json["next"] == 2

@@ -21,6 +21,7 @@ from keystead.keys.rollout.commands import (
     ShowEvidence,
     ShowRollout,
 )
+from keystead.keys.rollout.plan import Drain
 from keystead.ports import HistoryQuery, HistoryRow, ObjectRow
 from keystead.translog.entries import commitment
 from keystead.vault.rows import rows_message
@@ -71,6 +72,20 @@ async def test_a_policy_that_outlives_the_drain_is_refused(rolling: Rolling) -> 
     asked = ChangePolicy(name=KEY, policy=policy, weaker=True, reason="longer")
     refused = check_refused(await rolling.node.admin(asked), "malformed_request")
     assert "drain" in refused.message
+
+
+async def test_a_policy_that_outlives_the_drain_of_a_rollout_under_way_is_refused() -> None:
+    node = Node()
+    async with node.serving():
+        rolling = Rolling(node)
+        slow = msgspec.structs.replace(PLAN, drain=Drain(length_ms=600_000))
+        await rolling.make(slow)
+        await rolling.rotate()
+        policy = Policy(jwt=JwtPolicy(issuer="https://id.example", lifetime_max_s=300))
+        asked = ChangePolicy(name=KEY, policy=policy, weaker=True, reason="longer")
+        check_refused(await node.admin(asked), "malformed_request")
+        check_done(await rolling.steer("roll_back"))
+        check_done(await node.admin(asked))
 
 
 async def test_a_plan_is_compared_and_holds_for_the_next_rollout_only(rolling: Rolling) -> None:

@@ -304,3 +304,4 @@ async def test_an_acknowledgement_that_the_database_made_up_moves_nothing() -> N
         assert rollout is not None
         assert rollout.stage == "publish"
         check_refused(await node.admin(ShowRollout(name=KEY)), "state_rolled_back")
+        check_refused(await rolling.sign("shop/1"), "state_rolled_back")
