@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from fuzz import seeds
 from fuzz.choices import Choices, mutate
 from fuzz.judge import Finding
@@ -30,10 +32,23 @@ from keystead.frames.codec import FrameReader, decode_answers, encode_frame
 from keystead.frames.messages import Admin, Proof, Public, Refused, Request, Status, Tend, Use
 from keystead.front.admin import BODIES
 from keystead.front.http import Front
+from keystead.front.inspection import PUBLIC_PARTS
 from keystead.keys.commands import Command
 from keystead.keys.model import CaPolicy, FirmwarePolicy, JwtPolicy, Policy, SshCaPolicy
 from keystead.keys.narrowing import Binding
 from keystead.keys.operations import FACTS
+from keystead.keys.rollout.plan import (
+    DAY_MS,
+    WHOLE_PPM,
+    Canary,
+    Drain,
+    Gates,
+    Plan,
+    Publish,
+    Ramp,
+    Retire,
+)
+from keystead.keys.rollout.reports import Acknowledge, ReportFailure
 from keystead.net.link import VaultLink
 
 __all__ = ["Served", "World", "furnish", "rss_kib", "told"]
@@ -49,15 +64,31 @@ _POLICIES = {
     "ssh_ca": Policy(ssh_ca=SshCaPolicy(principals=("deploy",))),
 }
 _VICTIMS = 40
+_PLANS = tuple(
+    Plan(
+        publish=Publish(overlap_ms=overlap_ms, cache_ms=overlap_ms),
+        canary=Canary(share_ppm=WHOLE_PPM, length_ms=0),
+        ramp=Ramp(steps_ppm=()),
+        drain=Drain(length_ms=400 * DAY_MS),
+        retire=Retire(unpublish=True),
+        gates=Gates(samples=1),
+    )
+    for overlap_ms in (0, DAY_MS)
+)
+"""Of keys whose rollouts the rounds among the frames move on, and of others."""
 _PLACE = re.compile(r"\{[a-z_]+\}")  # of a name in a path
 
 
 class World(NamedTuple):
-    """What a hostile client of a node may know: tokens that work, and names that there are."""
+    """What a hostile client of a node may know: tokens that work, and names that there are.
+
+    ``relying``: by the name of a key, the handle of who may tell of it.
+    """
 
     socket: Path
     operator: str
     handles: dict[str, tuple[str, ...]]
+    relying: dict[str, str]
     hints: Hints
     admin_hints: Hints
 
@@ -70,14 +101,23 @@ def furnish(node: Node) -> World:
         }
         issued = client.create_key("victim-0", "tls"), client.issue_handle("victim-0", "web")
         for number in range(1, _VICTIMS):
-            client.create_key(f"victim-{number}", ("tls", "data", "ledger")[number % 3])
+            purpose = ("tls", "data", "ledger")[number % 3]
+            client.create_key(f"victim-{number}", purpose, plan=_PLANS[number % len(_PLANS)])
         wrapped = client.wrap(handles["data"][0], b"secret", context="web").result.wrapped
+        relying = {name: _relying(client, name) for name in (*handles, "victim-0")}
+        kids = [version.kid for name in handles for version in client.show_key(name).versions]
     names = tuple(f"victim-{number}" for number in range(_VICTIMS))
     return World(
         socket=node.data / "vault.sock",
         operator=node.token,
         handles=handles,
-        hints={**HINTS, "wrapped": (wrapped, *seeds.wrapped_texts())},
+        relying=relying,
+        hints={
+            **HINTS,
+            "wrapped": (wrapped, *seeds.wrapped_texts()),
+            "seq": tuple(range(2 * _VICTIMS)),
+            "kid": tuple(kids),
+        },
         admin_hints={
             "name": names,
             "key": names,
@@ -87,6 +127,9 @@ def furnish(node: Node) -> World:
             "reason": ("an incident", ""),
             "algorithm": (None,),  # nothing that takes long to make
             "ttl_s": (None, 60),
+            "plan": (None, *map(msgspec.to_builtins, _PLANS)),
+            "weaker": (True, False),
+            "kind": ("key", "rotation", "tenant", "credential"),
         },
     )
 
@@ -102,6 +145,11 @@ def _handles(client: Client, purpose: str) -> tuple[str, ...]:
     )
     issued = [client.issue_handle(purpose, "fuzz", narrowing=narrow) for narrow in narrowings]
     return tuple(item.handle.reveal() for item in issued)
+
+
+def _relying(client: Client, name: str) -> str:
+    issued = client.issue_handle(name, "relying", operations=("report", "acknowledge"))
+    return issued.handle.reveal()
 
 
 class _Call(NamedTuple):
@@ -252,14 +300,9 @@ def _answer(sent: list[Any]) -> str:
 
 
 def _call(choices: Choices, world: World) -> _Call:
-    kind = choices.below(8)
-    if kind < 4:
-        return _use_call(choices, world)
-    if kind == 4:
-        return _batch_call(choices, world)
-    if kind < 7:
-        return _admin_call(choices, world)
-    return _odd_call(choices, world)
+    kinds = (_batch_call, _signal_call, _public_call, _odd_call, _admin_call, _admin_call)
+    kind = choices.below(len(kinds) + 4)
+    return _use_call(choices, world) if kind >= len(kinds) else kinds[kind](choices, world)
 
 
 def _use_call(choices: Choices, world: World) -> _Call:
@@ -293,6 +336,30 @@ def _batch_call(choices: Choices, world: World) -> _Call:
     return _post(choices, "/v1/batch", world.handles["tls"][0], as_json({"items": items}))
 
 
+def _signal_call(choices: Choices, world: World) -> _Call:
+    """What a relying party tells of a key: mostly of its own."""
+    name = choices.pick(tuple(world.relying))
+    part, form = choices.pick(
+        (("reports", ReportFailure), ("acknowledgements", Acknowledge)),
+    )
+    hints = {**world.hints, "key": (name, "")}
+    body = {"context": choices.pick(("web", choices.text())), "facts": shaped(choices, form, hints)}
+    if choices.rarely(24):
+        body[choices.text()] = junk(choices, 2)
+    told = choices.text() if choices.rarely(12) else name
+    token = world.relying[choices.pick((name, name, name, "tls"))]
+    return _post(choices, f"/v1/keys/{told}/{part}", token, as_json(body))
+
+
+def _public_call(choices: Choices, world: World) -> _Call:
+    """What anyone may read of a key, also of one that has no such thing."""
+    name = choices.pick((*world.relying, *world.admin_hints["name"], choices.text()))
+    path = f"/v1/keys/{name}/{choices.pick((*PUBLIC_PARTS, choices.text()))}"
+    call = _post(choices, path, world.operator, b"")
+    headers = [(b"if-none-match", choices.pick((b"*", b'""', b'W/"a", "b"', choices.blob(70))))]
+    return call._replace(method=choices.pick(("GET", "HEAD")), headers=headers)
+
+
 def _admin_call(choices: Choices, world: World) -> _Call:
     name = choices.pick(world.admin_hints["name"])
     if choices.rarely(2):
@@ -302,9 +369,15 @@ def _admin_call(choices: Choices, world: World) -> _Call:
             body.pop("do", None)
         return _post(choices, _PLACE.sub(str(name), path), world.operator, as_json(body))
     path = choices.pick(
-        ("/v1/keys", "/v1/log", f"/v1/keys/{name}", f"/v1/handles/{choices.text()}")
+        (
+            *("/v1/keys", "/v1/log", "/v1/history", f"/v1/handles/{choices.text()}"),
+            *(f"/v1/keys/{name}{part}" for part in ("", "/rollout", "/evidence")),
+        )
     )
-    names = ("limit", "before", "after", "key", "handle_id", "tenant", "purpose", "operation")
+    names = (
+        *("limit", "before", "after", "key", "handle_id", "tenant", "purpose", "operation"),
+        *("name", "kind", "at_seq", "at_ms", "number"),
+    )
     query = "&".join(
         f"{choices.pick(names)}={choices.pick((choices.text(), choices.integer()))}"
         for _ in range(choices.below(3))
@@ -350,7 +423,9 @@ def _request(choices: Choices, number: int, world: World) -> Request:
     """A request that is well typed, and hostile in what it says."""
     match choices.below(8):
         case 0:
-            return Public(number, choices.pick(("keys", "jwks", "certificate", "")), _fit(choices))
+            named = choices.pick((*world.relying, _fit(choices)))
+            what = choices.pick((*(what for what, _ in PUBLIC_PARTS.values()), "", _fit(choices)))
+            return Public(number, what, named)
         case 1:
             return Status(number) if choices.rarely(2) else Tend(number, (_fit(choices),))
         case 2 | 3:

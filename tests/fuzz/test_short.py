@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 import pytest
@@ -19,13 +19,17 @@ from fuzz.served import Served, furnish, rss_kib, told
 from integration.node import Node
 from keystead.errors import MalformedRequest
 from keystead.frames.messages import Admin, Answer, Refused
-from keystead.keys.commands import ListRecords
+from keystead.front.bodies import Message, Scope
+from keystead.front.http import Front
+from keystead.keys.commands import Command, ListRecords
+from keystead.keys.rollout.commands import ListHistory
 from keystead.net.link import VaultLink
 
 TARGETS = (*PURE, *ARTEFACTS)
 CASES = 18_000
 SERVED = 1_024
 GROWTH_KIB_MAX = 64 * 1024
+SIGNAL = b'{"context": "web", "facts": {"seq": 1, "problem": "other"}}'
 
 
 @pytest.mark.slow
@@ -70,22 +74,82 @@ def test_a_front_and_its_vault_answer_each_with_a_code(node: Node) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("before", [-1, 2**63, 2**64 - 1])
-def test_a_vault_holds_a_place_in_the_log_to_its_database(node: Node, before: int) -> None:
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda number: ListRecords(before=number),
+        lambda number: ListHistory(before=number),
+        lambda number: ListHistory(at_seq=number),
+        lambda number: ListHistory(at_ms=number),
+    ],
+    ids=["log", "history", "history at a record", "history at a time"],
+)
+def test_a_vault_holds_a_place_in_the_log_to_its_database(
+    node: Node, make: Callable[[int], Command], number: int
+) -> None:
     """A front checks it too; but what a front checked is a stranger's to a vault."""
 
     async def ask() -> Answer:
         link = VaultLink(str(node.data / "vault.sock"))
         await link.start()
         try:
-            command = msgspec.msgpack.encode(ListRecords(before=before))
-            return await link.call(Admin(link.take_id(), node.token, command))
+            return await link.call(
+                Admin(link.take_id(), node.token, msgspec.msgpack.encode(make(number)))
+            )
         finally:
             await link.close()
 
     answer = asyncio.run(ask())
     assert isinstance(answer, Refused)
     assert answer.code == "malformed_request"
+
+
+def test_a_front_takes_no_name_that_is_no_text(node: Node) -> None:
+    """Of a key that a signal is sent to; servers differ in what they make of such a path."""
+
+    async def ask() -> list[Message]:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": SIGNAL, "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        link = VaultLink(str(node.data / "vault.sock"))
+        await link.start()
+        try:
+            await Front(link)(signal_scope(token), receive, send)
+        finally:
+            await link.close()
+        return sent
+
+    with node.client() as operator:
+        operator.create_key("told", "tls")
+        token = operator.issue_handle("told", "web", operations=("report",)).handle.reveal()
+    start, body = asyncio.run(ask())
+    assert (start["status"], msgspec.json.decode(body["body"])["code"]) == (
+        400,
+        "malformed_request",
+    )
+
+
+def signal_scope(token: str) -> Scope:
+    path = "/v1/keys/\ud800/reports"
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(errors="replace"),
+        "query_string": b"",
+        "headers": [
+            (b"authorization", f"Bearer {token}".encode()),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(SIGNAL)),
+        ],
+        "client": ("127.0.0.1", 1),
+    }
 
 
 @pytest.mark.parametrize(

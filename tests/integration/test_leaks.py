@@ -66,7 +66,9 @@ def spellings(secret: bytes) -> set[bytes]:
             json.dumps(text)[1:-1].encode(),
             json.dumps(text, ensure_ascii=False)[1:-1].encode(),
         }
-        found.add(repr(text)[1:-1].encode())
+        shown = repr(text)[1:-1]
+        found |= {shown.encode(), json.dumps(shown)[1:-1].encode()}
+        found.add(json.dumps(shown, ensure_ascii=False)[1:-1].encode())  # as a message has it
     for offset in range(3):
         groups = base64.b64encode(b"\0" * offset + secret)
         inner = groups[4 if offset else 0 : -4]  # those that are the secret's alone
@@ -127,6 +129,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         drive_uses(driven)
         drive_refusals(driven)
         drive_admin(driven)
+        drive_rollouts(driven)
         yield driven
         driven.http.close()
 
@@ -237,6 +240,53 @@ def drive_admin(scene: Scene) -> None:
         assert scene.http.get(path, params={"x": canary}).status_code == 200
 
 
+def drive_rollouts(scene: Scene) -> None:
+    """A rotation and all that is told and changed beside it, right, and with secrets inside."""
+    client, name = scene.client, "leak-jwt"
+    issued = client.issue_handle(name, "gateway", operations=("report", "acknowledge"))
+    relying = issued.handle.reveal()
+    scene.secrets |= {"relying handle": relying.encode(), "relying tag": issued.handle.chain_tag}
+    key = client.rotate_key(name, reason="due")
+    client.acknowledge_key(name, issued.handle, key.versions[1].kid)
+    signed = client.log(key=name, operation="jwt.sign", outcome="ok")[0]
+    client.report_failure(name, issued.handle, signed.seq, "signature")
+    client.steer_rollout(name, "pause", reason="a drill")
+    drive_signals(scene, relying)
+    canary = scene.plant("fault in a rollout")
+    for part, bodies in (
+        ("rotate", [{"reason": canary * 9}, {"reason": "x", "incident": canary}]),
+        ("rollout", [{"move": canary, "reason": "x"}, {"move": "pause", "reason": f"{canary}\0"}]),
+        ("plan", [{"plan": {canary: canary}, "reason": "x"}, {"plan": canary, "reason": "x"}]),
+        ("policy", [{"policy": {"jwt": {"issuer": canary}}, "reason": canary, canary: 1}]),
+    ):
+        for token in (scene.node.token, relying, f"kso1.{relying}"):
+            for body in [*bodies, {canary: canary}, b"{" + canary.encode()]:
+                assert scene.post(f"/v1/keys/{name}/{part}", body, token).status_code >= 400
+    for path in ("/v1/history", f"/v1/keys/{name}/evidence", f"/v1/keys/{relying}/rollout"):
+        asked = ({"kind": canary}, {"at_seq": canary}, {"number": canary}, {"limit": canary})
+        for query in asked:
+            headers = {"authorization": f"Bearer {scene.node.token}"}
+            answer = scene.http.get(path, params=query, headers=headers)
+            scene.refusals.append(answer.content if answer.status_code >= 400 else b"")
+
+
+def drive_signals(scene: Scene, relying: str) -> None:
+    """What a relying party tells, with a secret in each part of it."""
+    canary = scene.plant("fault in a signal")
+    for part, facts in (
+        ("reports", {"seq": 1, "problem": canary}),
+        ("reports", {"seq": canary, "problem": "other"}),
+        ("reports", {"seq": 1, "problem": "other", "key": canary}),
+        ("reports", {"seq": 1, "problem": "other", canary: canary}),
+        ("acknowledgements", {"kid": canary}),
+        ("acknowledgements", {"kid": relying[:64]}),
+        ("acknowledgements", {"kid": "x", "key": canary}),
+    ):
+        for told in ("leak-jwt", "leak-tls", relying):
+            body = {"context": "web/eu", "facts": facts}
+            assert scene.post(f"/v1/keys/{told}/{part}", body, relying).status_code >= 400
+
+
 # --- what the test knows of the keys -------------------------------------------------------------
 
 
@@ -323,6 +373,16 @@ def test_answers_for_everybody_hold_no_secret(scene: Scene) -> None:
     for path in ("/metrics", "/ready", "/openapi.json", "/v1/keys/leak-jwt/jwks.json",
                  "/v1/keys/leak-ca/public", "/v1/keys/leak-data/public"):  # fmt: skip
         assert found_in(scene.http.get(path).content, secrets) == [], path
+
+
+def test_what_operators_read_of_rollouts_holds_no_secret(scene: Scene) -> None:
+    """History and evidence show whole documents: of keys, and of whoever may look at them."""
+    client, name = scene.client, "leak-jwt"
+    page = client.history(limit=1_000)
+    assert {"key", "rotation", "credential"} <= {entry.kind for entry in page.entries}
+    secrets = scene.secrets | key_material(scene.node)
+    for document in (page, client.rollout_evidence(name), client.rollout_status(name)):
+        assert found_in(msgspec.json.encode(document), secrets) == []
 
 
 def test_records_hold_no_secret(scene: Scene) -> None:

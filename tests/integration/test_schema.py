@@ -43,6 +43,8 @@ def authorised(case: Any, node: Node, world: World) -> str:  # noqa: ANN401  sch
         known = [*world.admin_hints["name"], *world.handles]
         name = str(case.path_parameters["name"])
         case.path_parameters["name"] = known[sum(name.encode(errors="replace")) % len(known)]
+    if case.path.endswith(("/reports", "/acknowledgements")):
+        return world.relying.get(str(case.path_parameters["name"]), world.relying["tls"])
     return world.handles[purpose][0] if purpose in world.handles else node.token
 
 

@@ -37,6 +37,7 @@ from keystead.front.uses import (
 )
 from keystead.front.watch import RequestWatch
 from keystead.keys.handles import parse
+from keystead.keys.model import check_name
 from keystead.keys.rollout.reports import about_key
 from keystead.net.link import VaultLink
 
@@ -88,9 +89,11 @@ class DataPlane:
         They are uses like any other, of the purpose that the handle is for.
 
         Raises:
+            MalformedRequest: the path names what no key is named.
             Rejection, KeysteadError: what is wrong with the request, or too much.
             Disconnected: nobody waits for the answer.
         """
+        check_name(name, "key name")
         answer = await self._send(scope, receive, None, signal=(name, operation))
         if isinstance(answer, Refused):
             return reply_of_refused(answer)

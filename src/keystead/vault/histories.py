@@ -33,6 +33,7 @@ __all__ = ["Histories"]
 _KINDS = ("key", "rotation", "tenant", "revocation", "credential")
 _SECRET_FIELDS = {"credential": ("token_sha256",)}
 _ROWS_OF_A_CHANGE_MAX = 8
+_NUMBER_MAX = 2**63 - 1  # what a database can count to
 _REVISIONS_MAX = 10_000
 """Revisions of one object that are looked through for the evidence of a rollout."""
 
@@ -54,6 +55,11 @@ class Histories:
             raise MalformedRequest(f"expected a kind out of {', '.join(_KINDS)}")
         if command.at_seq is not None and command.at_ms is not None:
             raise MalformedRequest("expected at_seq or at_ms, met both")
+        for number in (command.at_seq, command.at_ms, command.before):
+            if number is not None and not 0 <= number <= _NUMBER_MAX:
+                raise MalformedRequest(
+                    f"expected a record, time or epoch from 0 to 2^63 - 1, met {number}"
+                )
         if not 1 <= command.limit <= limits.LIST_ITEMS_MAX:
             raise MalformedRequest(
                 f"expected a limit from 1 to {limits.LIST_ITEMS_MAX}, met {command.limit}"

@@ -21,6 +21,7 @@ from keystead.errors import LogUnavailable
 from keystead.frames.messages import Admin, Answer, Done, Refused, Request
 from keystead.keys.commands import Command
 from keystead.net.system import SystemClock, SystemRandom
+from keystead.ports import Clock
 from keystead.store.migrate import migrate_sqlite
 from keystead.testing.faulty_journal import FaultyJournal, Moment, Step, Trips
 from keystead.vault.wiring import Services, wire
@@ -79,9 +80,12 @@ class Core:
 
 @asynccontextmanager
 async def opened_core(
-    folder: Path, trips: Trips | None = None, *, node: str = "node1"
+    folder: Path, trips: Trips | None = None, *, node: str = "node1", clock: Clock | None = None
 ) -> AsyncIterator[Core]:
-    """Start the vault on what the folder holds; end it in the order of the real process."""
+    """Start the vault on what the folder holds; end it in the order of the real process.
+
+    ``clock``: one that a test moves, in place of the system's.
+    """
     trips = trips or Trips()
     config = app.VaultConfig(
         registry=str(folder / REGISTRY),
@@ -90,12 +94,15 @@ async def opened_core(
         node=node,
         token_file=str(folder / _TOKEN),
     )
-    clock, random = SystemClock(), SystemRandom()
-    opened = app._open_deployment(config, clock, random)  # noqa: SLF001  the real start is under test
+    random = SystemRandom()
+    opened = app._open_deployment(config, SystemClock(), random)  # noqa: SLF001  the real start is under test
     faulty = FaultyJournal(opened.journal, trips)
     wrapped: Any = msgspec.structs.replace(opened, journal=faulty)
     custody = SoftwareCustody(opened.root, random)
-    vault = wire(app._base(config, wrapped, custody, {}))  # noqa: SLF001  as above
+    base = app._base(config, wrapped, custody, {})  # noqa: SLF001  as above
+    if clock is not None:
+        base = msgspec.structs.replace(base, clock=clock)
+    vault = wire(base)
     vault.committer.start()
     try:
         yield Core(folder, vault, trips, (folder / _TOKEN).read_text().strip())

@@ -81,6 +81,7 @@ def _serve() -> None:
         number = os.fork()
         if number == 0:
             status = 1
+            os.dup2(2, 1)  # what the vault logs is no status
             try:
                 _child(case)
                 status = 0

@@ -250,13 +250,14 @@ def _forward(siege: RollingSiege) -> None:
 
 
 def _back(siege: RollingSiege) -> None:
-    """Reported while nobody makes rounds, and the vault killed: the report is kept, and heard."""
+    """Reported while nobody makes rounds, and the vault killed: the report is kept, and heard.
+
+    A vault that is left alone goes back by itself where something failed.
+    """
     siege.rotate(killed=True)
     at = siege.random.randint(1, 3)  # a stage at which the new version is in use
     siege.reach(lambda status: status.stage in STAGES[at:])
     with siege.without_steward():
         siege.tell()
         siege.kill("vault")
-        if siege.status().status != "running":
-            siege.rolling.findings.append("it moved while nobody made rounds")
-    siege.reach(lambda status: status.status == "rolled_back")
+        siege.reach(lambda status: status.status == "rolled_back")

@@ -52,10 +52,13 @@ from keystead.testing.faulty_journal import FaultyJournal, Trips
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.start import initialise
 
-__all__ = ["BUDGET_USES", "first_start", "handle_name", "operation_of", "play", "prepare"]
+__all__ = ["BUDGET_USES", "ROLLED", "first_start", "handle_name", "operation_of", "play", "prepare"]
 
 BUDGET_USES = 2
+ROLLED = ("publish", "canary", "rolled_back")
+"""Steps of the rollout that the run makes."""
 _TRIES_MAX = 6
+_ROUND_S = 0.1
 _AGAIN = "log_unavailable"
 _JWT = Policy(jwt=JwtPolicy(issuer="script"))
 _PLAN = Plan(
@@ -272,13 +275,17 @@ class _Run:
         await self.use(f"{name}-2")
 
     async def _canary(self, name: str) -> None:
-        """Rounds until it has come there; each is over with the commit of what is asked after it."""
+        """Rounds until it has come there: a checkpoint of new records comes after the change.
+
+        Where there are none it is answered at once, and nothing says when the change is through.
+        """
         for _ in range(_TRIES_MAX):
             await self._core.ask("tend", Tend)
             await self.checkpoint()
             key = await self.look(name)
             if key is not None and key.versions[1].state != "pre_activation":
                 return
+            await asyncio.sleep(_ROUND_S)
         raise AssertionError(f"the rollout of {name} does not move")
 
     async def checkpoint(self) -> None:

@@ -10,7 +10,8 @@ import msgspec
 from fault.crash.checker import Evidence, Storage, findings
 from fault.crash.core import REGISTRY, left
 from fault.crash.held import Answer, Created, signed_message
-from fault.crash.script import BUDGET_USES, handle_name, operation_of
+from fault.crash.rollouts import Histories, rollout_findings
+from fault.crash.script import BUDGET_USES, ROLLED, handle_name, operation_of
 from keystead.client import Issued, Receipt
 from keystead.frames.messages import Done
 from keystead.keys.commands import IssuedHandle, KeyInfo
@@ -46,10 +47,28 @@ def check_folder(folder: Path, *, settled: bool) -> None:
         budgets={links["budget"]: BUDGET_USES},
         settled=settled,
     )
+    histories = Histories.read(folder / REGISTRY)
     storage = Storage.read(folder / REGISTRY)
-    found = [*findings(evidence, storage), *_unaccounted(answers, storage, settled=settled)]
+    found = [
+        *findings(evidence, storage),
+        *_unaccounted(answers, storage, settled=settled),
+        *rollout_findings(histories, storage, overlap_ms=0),
+        *_rollouts(storage, settled=settled),
+    ]
     if found:
         raise AssertionError("\n".join(found))
+
+
+def _rollouts(storage: Storage, *, settled: bool) -> Iterator[str]:
+    """The script's one rollout: each of its steps once, whatever was repeated."""
+    events = [
+        row.op.removeprefix("rollout.")
+        for row in storage.rows
+        if row.op.startswith("rollout.") and row.outcome == "ok"
+    ]
+    expected = ROLLED if settled else ROLLED[: len(events)]
+    if tuple(events) != expected:
+        yield f"expected the rollout's steps {expected}, met {events}"
 
 
 def _handles(answers: Leaving) -> Iterator[tuple[str, Issued]]:

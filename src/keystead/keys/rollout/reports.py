@@ -152,7 +152,10 @@ def acknowledged_version(key: Key, kid: str) -> int:
     for version in key.versions:
         if version.kid == kid:
             return version.number
-    raise NotFound(f"key {key.name} has no version with the id {kid[:64]!r}")
+    raise NotFound(
+        f"key {key.name} has no version with this key id",
+        hint="Take the `kid` of its JWK Set, or of `keystead key status`",
+    )
 
 
 def since_ms(rollout: Rollout) -> int:
