@@ -54,6 +54,7 @@ __all__ = [
     "IDEMPOTENCY_TTL_MS",
     "JSON_DEPTH_MAX",
     "JWT_CLAIMS_BYTES_MAX",
+    "KEY_VERSIONS_MAX",
     "LABELS_MAX",
     "LABEL_BYTES_MAX",
     "LEDGER_ENTRY_BYTES_MAX",
@@ -63,6 +64,8 @@ __all__ = [
     "LOG_ENTRY_BYTES_MAX",
     "LOG_FORGET_AGE_MS",
     "LOG_FORGET_ROWS",
+    "LOG_INDEX_EVERY",
+    "LOG_INDEX_ROWS_MAX",
     "LOG_PAGE_BYTES_MAX",
     "LOG_RECONCILE_BODY_BYTES_MAX",
     "LOG_RECONCILE_HASHED_BYTES_MAX",
@@ -196,6 +199,9 @@ IDEMPOTENCY_KEYS_PER_HANDLE_MAX = 1_000_000
 
 OPENED_KEYS_MAX = 1_024
 """Private keys held open at a time; the least recently used is closed and wiped."""
+KEY_VERSIONS_MAX = 1_000
+"""Versions of a key, ever: each stands in its row, which every change of the key writes anew."""
+
 VERSION_USES_MAX = 2**32
 """Encryptions under one symmetric version: RFC 8452 section 6 allows far more with 96-bit nonces
 and per-context subkeys; this is NIST SP 800-38D's habit, kept as a reason to rotate."""
@@ -284,6 +290,13 @@ CHECKPOINTS_PRUNED_AT_ONCE = 200
 LOG_SCAN_ROWS_MAX = 50_000
 """Records that one search looks at, found or not: a twentieth of a second of one core here. One
 that has no index for its question says where to go on."""
+LOG_INDEX_EVERY = 2 * 1_024
+"""Records past the log's index by a column at which a commit puts them into it, in some ten
+milliseconds: so many that a page of it is changed for several. A search looks at them one by one,
+in half a millisecond."""
+LOG_INDEX_ROWS_MAX = 12 * 1_024
+"""Records that one commit puts into the index at most: more than four commits append, of which each
+sees to one of four columns, so that a log from before it is caught up with."""
 LOG_PAGE_BYTES_MAX = 4 * 1024 * 1024
 """Record bodies in one page of a search: 1,000 common ones, and a quarter of a frame."""
 LOG_SEARCH_THREADS = 2

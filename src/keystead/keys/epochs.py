@@ -36,6 +36,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     ``epoch``: under which it was checked. ``idempotency``: (scope, key, fingerprint) if it has one.
     ``budgets``: (what is counted, most uses) of each durable budget that the use spends one of.
+    ``revokes``: as in ``keys.use.Asked``.
     """
 
     grant: Grant
@@ -46,6 +47,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     budgets: tuple[tuple[str, int], ...] = ()
     idempotency: tuple[str, str, bytes] | None = None
     step: CounterStep | None = None
+    revokes: bool = False
 
 
 class StoredOutcome(Protocol):
@@ -114,6 +116,7 @@ def decide(candidate: Candidate, view: CommitView) -> Outcome:
                 candidate.version,
                 view.revoked,
                 view.rotation(candidate.key_id),
+                revokes=candidate.revokes,
             )
         if candidate.idempotency is not None:
             scope, name, fingerprint = candidate.idempotency

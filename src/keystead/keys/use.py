@@ -55,12 +55,16 @@ _PROCESSING = frozenset({"unwrap"})
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request asks for: version 0 means the primary one."""
+    """What a request asks for: version 0 means the primary one.
+
+    ``revokes``: it is a revocation list, which the version that issued signs as long as it can.
+    """
 
     purpose: str
     operation: str
     context: str
     version: int = 0
+    revokes: bool = False
 
 
 class Bearer(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +115,15 @@ def decide_use(
     version = key.version(number) if number else key.primary_version()
     algorithm = effective_algorithm(key.purpose, asked.operation, version.algorithm)
     check_grant(grant, asked, bearer, algorithm=algorithm, version=version.number, now_ms=now_ms)
-    check_standing(grant, key, asked.operation, version.number, revoked, rotation)
+    check_standing(
+        grant,
+        key,
+        asked.operation,
+        version.number,
+        revoked,
+        rotation,
+        revokes=asked.revokes,
+    )
     _check_prehashed(grant, key, asked.operation)
     return Decided(version=version, algorithm=algorithm)
 
@@ -156,6 +168,8 @@ def check_standing(  # noqa: PLR0917  a use, and the state that it is held again
     version: int,
     revoked: frozenset[str],
     rotation: Rotation | None = None,
+    *,
+    revokes: bool = False,
 ) -> None:
     """What a change of epoch can take away; checked again in the commit (I3, I4).
 
@@ -169,13 +183,17 @@ def check_standing(  # noqa: PLR0917  a use, and the state that it is held again
         )
     if operation in SIGNALS:
         return  # it uses no version
-    _check_version(key, operation, version, rotation)
+    _check_version(key, operation, version, rotation, revokes=revokes)
     if ALGORITHMS[key.version(version).algorithm].name not in key.algorithms:
         raise AlgorithmForbidden(f"the key's policy no longer allows version {version}'s algorithm")
 
 
-def _check_version(key: Key, operation: str, number: int, rotation: Rotation | None) -> None:
+def _check_version(
+    key: Key, operation: str, number: int, rotation: Rotation | None, *, revokes: bool
+) -> None:
     """The lifecycle and the rollout both allow it (I3); what an older version gave is given again.
+
+    What an authority's older version issued, only that one can revoke: its list is of its name.
 
     Raises:
         KeyStateError: one of them does not.
@@ -185,7 +203,7 @@ def _check_version(key: Key, operation: str, number: int, rotation: Rotation | N
         check_may_process(state)
     elif number in served(key, rotation):
         check_may_protect(state)
-    elif reproduces(key.purpose, operation) and number < key.primary:
+    elif revokes or reproduces(key.purpose, operation):
         check_may_process(state)
     else:
         raise KeyStateError(

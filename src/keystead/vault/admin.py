@@ -216,7 +216,8 @@ class Administration:
                 draft, now_ms = self._draft(asked), self._rotating.now_ms()
                 self._change(asked, apply_plan(command, draft, self._secrets, now_ms))
             case ChangePolicy():
-                self._change(asked, apply_policy(command, self._draft(asked), self._secrets))
+                draft, now_ms = self._draft(asked), self._rotating.now_ms()
+                self._change(asked, apply_policy(command, draft, self._secrets, now_ms))
             case ShowRollout() if target is not None:
                 asked.done(self._rotating.status(target))
             case ShowEvidence() if target is not None:
@@ -282,11 +283,11 @@ class Administration:
             self._deny(asked, fault(exc))
 
     def _rotate(self, asked: _Asked, command: RotateKey, key: Key) -> None:
-        plan, future = self._rotating.make(command, key)
+        future = self._rotating.make(command, key)
 
         def commit(made: Made) -> Apply:
             draft, now_ms = self._draft(asked, key), self._rotating.now_ms()
-            return self._rotating.apply_begin(made, plan, command, draft, now_ms)
+            return self._rotating.apply_begin(made, command, draft, now_ms)
 
         future.add_done_callback(partial(self._made, asked, commit))
 

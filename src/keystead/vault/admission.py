@@ -11,6 +11,7 @@ from keystead.encoding import DECODE_ERRORS
 from keystead.errors import CallerError, HandleInvalid, KeysteadError, MalformedRequest
 from keystead.keys.epochs import check_idempotent
 from keystead.keys.framing.base import Facts
+from keystead.keys.framing.ca import SignCa
 from keystead.keys.framing.data import Derive, Mac, Unwrap, Wrap, check_data, decode_wrapped
 from keystead.keys.model import Key
 from keystead.keys.operations import FACTS, facts_type
@@ -70,6 +71,8 @@ class Admission:
         if isinstance(facts, Unwrap):  # what is wrapped names its version; the proof was over 0
             version = decode_wrapped(facts.wrapped).version
             running.asked = msgspec.structs.replace(running.asked, version=version)
+        if isinstance(facts, SignCa) and facts.crl is not None:
+            running.asked = msgspec.structs.replace(running.asked, revokes=True)
         rotation = snapshot.rotations.get(key.id)
         rollout = live(rotation)
         running.chosen = None  # it may be here again, after the rollout has ended

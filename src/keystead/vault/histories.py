@@ -75,7 +75,7 @@ class Histories:
 
         def read() -> HistoryPage:
             found = self._reader.history(query)
-            rows = found[: command.limit]
+            rows = _within_bytes(found[: command.limit])
             # One change writes a few rows of one epoch: a page never ends between them.
             rows += [row for row in found[len(rows) :] if row.epoch == rows[-1].epoch]
             return HistoryPage(
@@ -103,7 +103,8 @@ class Histories:
             first = rollout.steps[0].epoch
             of_it = [row for row in rows if first <= row.epoch <= last]
             of_it += [row for row in self._all("key", key.id) if first <= row.epoch <= last]
-            of_it.sort(key=lambda row: (row.epoch, row.kind))
+            of_it.sort(key=lambda row: (row.epoch, row.kind), reverse=True)
+            of_it = _within_bytes(of_it)[::-1]  # the last ones, if they are too many for a frame
             seqs = {row.seq for row in of_it if row.seq >= 0} | {said.seq for said in reports}
             return EvidenceInfo(
                 key=key.name,
@@ -187,3 +188,13 @@ def _rollout(rotation: Rotation, rows: list[HistoryRow], number: int) -> Rollout
         if held is not None and held.number == number:
             return held
     raise NotFound(f"the key had no rollout {number}", hint="`keystead key status` shows the last")
+
+
+def _within_bytes(rows: list[HistoryRow]) -> list[HistoryRow]:
+    """As many of the first ones as fit into an answer; one always does."""
+    left = limits.LOG_PAGE_BYTES_MAX
+    for count, row in enumerate(rows):
+        left -= len(row.doc)
+        if left < 0:
+            return rows[: max(1, count)]
+    return rows

@@ -13,11 +13,11 @@ from keystead.differences import Difference, is_weaker, worst
 from keystead.errors import ApprovalRequired, Conflict
 from keystead.keys.administration import check_policy, check_reason
 from keystead.keys.model import Key
-from keystead.keys.rollout.caching import after_telling
+from keystead.keys.rollout.caching import after_signing, after_telling
 from keystead.keys.rollout.commands import ChangedPolicy, ChangePolicy, SetPlan
 from keystead.keys.rollout.differ import plan_differences, policy_differences
 from keystead.keys.rollout.model import live, rotation_of
-from keystead.keys.rollout.plan import check_plan, default_plan
+from keystead.keys.rollout.plan import check_plan, check_rotates, default_plan
 from keystead.ports import Transaction
 from keystead.translog.entries import Draft
 from keystead.vault.authority import Snapshot, key_row, rotation_row
@@ -43,6 +43,7 @@ def apply_plan(command: SetPlan, draft: Draft, secrets: VaultSecrets, now_ms: in
     def apply(_tx: Transaction, snapshot: Snapshot, epoch: int, _seq: int) -> Applied:
         key = snapshot.named(command.name)
         rotation = rotation_of(snapshot.rotations.get(key.id), key.id)
+        check_rotates(key)
         usual = default_plan(key)
         before = usual if rotation.plan is None else rotation.plan
         after = usual if command.plan is None else command.plan
@@ -64,7 +65,7 @@ def apply_plan(command: SetPlan, draft: Draft, secrets: VaultSecrets, now_ms: in
     return apply
 
 
-def apply_policy(command: ChangePolicy, draft: Draft, secrets: VaultSecrets) -> Apply:
+def apply_policy(command: ChangePolicy, draft: Draft, secrets: VaultSecrets, now_ms: int) -> Apply:
     """The change that sets what a key may do beyond its purpose.
 
     Raises (inside the commit):
@@ -85,11 +86,16 @@ def apply_policy(command: ChangePolicy, draft: Draft, secrets: VaultSecrets) -> 
         )
         rotation = rotation_of(snapshot.rotations.get(key.id), key.id)
         under_way = live(rotation)
+        signed = after_signing(rotation, key, changed, now_ms)
+        rows = [(key_row(changed, secrets), key.revision)]
+        if signed != rotation:
+            signed = msgspec.structs.replace(signed, revision=rotation.revision + 1, epoch=epoch)
+            rows.append((rotation_row(signed, key.name, secrets), rotation.revision))
         for plan in (rotation.plan, None if under_way is None else under_way.plan):
             if plan is not None:
                 check_plan(plan, changed)  # a drain must outlast what the key signs
         return Applied(
-            rows=((key_row(changed, secrets), key.revision),),
+            rows=tuple(rows),
             drafts=(_described(draft, key, changed.revision, command.reason, differences),),
             value=ChangedPolicy(key=key.name, revision=changed.revision, differences=differences),
         )

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import msgspec
 
 from keystead import limits
-from keystead.errors import InvariantViolation
+from keystead.encoding import DECODE_ERRORS
+from keystead.errors import InvariantViolation, KeyStateError
 from keystead.keys.framing.base import CounterStep, Result
 from keystead.keys.model import Key
 from keystead.keys.rollout.model import Rollout
@@ -24,7 +25,7 @@ from keystead.keys.rollout.reports import (
     check_named,
     report_name,
     report_prefix,
-    since_ms,
+    since_epoch,
 )
 from keystead.ports import Clock, Registry
 from keystead.vault.counters import ExpectedCounters
@@ -74,7 +75,8 @@ class Reports:
             case ReportFailure() as said:
                 check_named(said, key)
                 number = check_cited(self._cited(said.seq), key, said.seq)
-                new = msgspec.msgpack.encode(Report(said.seq, running.now_ms, said.problem))
+                report = Report(said.seq, running.now_ms, said.problem, running.epoch)
+                new = msgspec.msgpack.encode(report)
                 counted = self._step(running, report_name(number, principal), new)
                 running.detail = f"cites record {said.seq}: {said.problem}"
                 result = ReportResult(version=number, counted=counted)
@@ -91,20 +93,21 @@ class Reports:
         return running.use.facts, result
 
     def reported(self, key: Key, version: int) -> list[tuple[str, Report]]:
-        """Each principal's first report of a version.
+        """Each principal's last report of a version.
 
         Raises:
             LogUnavailable: the store does not answer. StateRolledBack: one was altered.
+            KeyStateError: a newer Keystead wrote one.
         """
         return [
-            (principal, _REPORT.decode(state))
+            (principal, _decoded(key, state))
             for principal, state in self._told(key, report_prefix(version)).items()
         ]
 
     def reporters(self, key: Key, rollout: Rollout) -> int:
         """How many principals' reports of the new version count in its rollout."""
-        since = since_ms(rollout)
-        return sum(report.at_ms >= since for _, report in self.reported(key, rollout.next))
+        since = since_epoch(rollout)
+        return sum(report.epoch >= since for _, report in self.reported(key, rollout.next))
 
     def acknowledged(self, key: Key, version: int) -> frozenset[str]:
         """Who has said to hold a version's public part; raises as :meth:`reported`."""
@@ -141,12 +144,21 @@ class Reports:
         return Cited(key_id=row.key_id, version=row.version, outcome=row.outcome, operation=row.op)
 
     def _step(self, running: Running, name: str, new: bytes) -> bool:
-        """Whether it is the first of its principal; only that one is kept."""
+        """Whether it is the first of its principal; the last one is kept."""
         key = running.key
         if key is None:
             raise InvariantViolation("a report was not admitted")
-        if self._counters.get(key.id, name) is not None:
-            return False
-        running.step = CounterStep(name, None, new)
+        old = self._counters.get(key.id, name)
+        running.step = CounterStep(name, old, new)
         running.reading = self._counters.advance(key.id, running.step)
-        return True
+        return old is None
+
+
+def _decoded(key: Key, state: bytes) -> Report:
+    try:
+        return _REPORT.decode(state)
+    except DECODE_ERRORS:
+        raise KeyStateError(
+            f"a report of {key.name} was written by a newer Keystead",
+            hint="Run the newer Keystead on this node, too",
+        ) from None

@@ -13,18 +13,18 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from keystead import limits
 from keystead.differences import Difference
 from keystead.errors import (
     Conflict,
     KeysteadError,
-    MalformedRequest,
     NotFound,
     StateRolledBack,
 )
 from keystead.keys.administration import check_algorithm, check_reason
 from keystead.keys.model import Key
 from keystead.keys.purposes import Purpose
-from keystead.keys.rollout.caching import check_overlap, kept_ms
+from keystead.keys.rollout.caching import check_drain, check_overlap, kept_ms
 from keystead.keys.rollout.commands import (
     EvidenceInfo,
     ReportInfo,
@@ -32,7 +32,7 @@ from keystead.keys.rollout.commands import (
     RotateKey,
     SteerRollout,
 )
-from keystead.keys.rollout.differ import plan_differences
+from keystead.keys.rollout.differ import algorithm_differences, plan_differences
 from keystead.keys.rollout.gates import Signals, failed
 from keystead.keys.rollout.machine import Decision, begin, decide
 from keystead.keys.rollout.model import (
@@ -44,7 +44,7 @@ from keystead.keys.rollout.model import (
     live,
     rotation_of,
 )
-from keystead.keys.rollout.plan import Plan, check_plan, default_plan
+from keystead.keys.rollout.plan import Plan, check_plan, check_rotates, default_plan
 from keystead.keys.rollout.table import ROLLOUT, Asked, Wish
 from keystead.keys.rollout.view import rollout_info
 from keystead.ports import Clock, Registry, Transaction
@@ -116,7 +116,7 @@ class Rotating:
 
     # --- beginning ---------------------------------------------------------------------------
 
-    def make(self, command: RotateKey, key: Key) -> tuple[Plan, asyncio.Future[Made]]:
+    def make(self, command: RotateKey, key: Key) -> asyncio.Future[Made]:
         """Check what is asked for, and make the next version in a thread.
 
         Raises:
@@ -125,38 +125,58 @@ class Rotating:
         """
         check_reason(command.reason)
         rotation = rotation_of(self._standing.snapshot.rotations.get(key.id), key.id)
-        usual = self._plan_for(rotation, key, incident=command.incident)
-        plan = usual if command.plan is None else command.plan
-        check_plan(plan, key)
-        check_said(_differing(usual, plan), "plan", weaker=command.weaker)
-        check_overlap(plan, key, rotation, self.now_ms())
         algorithm = command.algorithm or key.primary_version().algorithm
-        _check_algorithm(key, algorithm)
+        check_rotates(key)
+        check_algorithm(key.purpose, algorithm, prehashed=key.prehashed)
+        plan = command.plan or self._plan_for(rotation, key, incident=command.incident)
+        self._check(command, key, rotation, plan, algorithm)
         under_way = live(rotation)
         if under_way is not None and under_way.status is not Status.HALTED:
             raise Conflict(
                 f"rollout {under_way.number} of {key.name} is under way, at {under_way.stage}",
                 hint="Let it end, or roll it back; `keystead key status` shows it",
             )
-        return plan, self._made(key, algorithm)
+        return self._made(key, algorithm)
+
+    def _check(
+        self, command: RotateKey, key: Key, rotation: Rotation, plan: Plan, algorithm: str
+    ) -> tuple[Difference, ...]:
+        """Hold what is asked for to the key as it is: now, and again in the commit.
+
+        Gives how it differs from what was in force; what an incident's own plan leaves out is told,
+        and asks nobody.
+        """
+        check_plan(plan, key)
+        check_overlap(plan, key, rotation, self.now_ms())
+        check_drain(plan, key, rotation, self.now_ms())
+        usual = self._plan_for(rotation, key, incident=command.incident)
+        other = algorithm_differences(key.primary_version().algorithm, algorithm)
+        check_said((*_differing(usual, plan), *other), "rollout", weaker=command.weaker)
+        return (*_differing(plan_in_force(rotation, key), plan), *other)
 
     def _plan_for(self, rotation: Rotation, key: Key, *, incident: bool) -> Plan:
         """An incident does not wait for a plan that was made for quiet days, but for readers."""
         if not incident:
             return plan_in_force(rotation, key)
         plan = default_plan(key, incident=True)
-        overlap = max(plan.publish.overlap_ms, kept_ms(key, rotation, self.now_ms()))
-        publish = msgspec.structs.replace(plan.publish, overlap_ms=overlap)
-        return msgspec.structs.replace(plan, publish=publish)
+        now_ms = self.now_ms()
+        overlap = max(plan.publish.overlap_ms, kept_ms(key, rotation, now_ms))
+        drain = max(plan.drain.length_ms, rotation.signed_until_ms - now_ms)
+        return msgspec.structs.replace(
+            plan,
+            publish=msgspec.structs.replace(plan.publish, overlap_ms=overlap),
+            drain=msgspec.structs.replace(plan.drain, length_ms=drain),
+        )
 
     def _made(self, key: Key, algorithm: str) -> asyncio.Future[Made]:
         tenant_key = self._maker.tenant_key(key.tenant)
         return self._loop.run_in_executor(None, self._maker.make_next, key, algorithm, tenant_key)
 
-    def apply_begin(
-        self, made: Made, plan: Plan, command: RotateKey, draft: Draft, now_ms: int
-    ) -> Apply:
-        """The change that starts a rollout with a version that was made."""
+    def apply_begin(self, made: Made, command: RotateKey, draft: Draft, now_ms: int) -> Apply:
+        """The change that starts a rollout with a version that was made.
+
+        While it was made, the key's plan and policy may have changed: all is checked again.
+        """
 
         def apply(tx: Transaction, snapshot: Snapshot, epoch: int, _seq: int) -> Applied:
             key = snapshot.key(made.key.id)
@@ -168,11 +188,11 @@ class Rotating:
                 by=draft.principal or ROLLOUT,
                 reason=command.reason,
             )
+            plan = command.plan or self._plan_for(rotation, key, incident=command.incident)
+            differing = self._check(command, key, rotation, plan, made.version.algorithm)
             decision = begin(rotation, key, made.version, plan, asked, incident=command.incident)
             tx.put_material(key.id, made.version.number, made.material.sealed)
-            usual = self._plan_for(rotation, key, incident=command.incident)
-            differing = _differing(usual, plan)
-            detail = f"by a plan of its own, {told(differing)}" if differing else ""
+            detail = f"not as was in force, {told(differing)}" if differing else ""
             described = msgspec.structs.replace(draft, detail=detail)
             return self._applied(tx, key, rotation, decision, described)
 
@@ -280,7 +300,7 @@ class Rotating:
         if rollout is None:
             due = "" if stops_only else self._scheduled(key, rotation, now_ms)
             if due:
-                self._begin_by_itself(key, rotation, due)
+                self._begin_by_itself(key, due)
             return
         signals = self.signals(key, rollout)
         asked = Asked(wish=Wish.TICK, now_ms=now_ms, epoch=self._standing.snapshot.epoch + 1)
@@ -302,7 +322,7 @@ class Rotating:
     def _scheduled(self, key: Key, rotation: Rotation, now_ms: int) -> str:
         """Why the next rotation is due now; empty: it is not."""
         schedule = None if rotation.plan is None else rotation.plan.schedule
-        if schedule is None or not key.primary or _went_back(rotation):
+        if schedule is None or not key.primary or not self._may_begin(key, rotation, now_ms):
             return ""
         starts_ms = starts(key, rotation)
         if starts_ms and now_ms >= starts_ms:
@@ -310,6 +330,17 @@ class Rotating:
         if schedule.uses and self.uses_left(key, rotation) == 0:
             return f"by its schedule: after {schedule.uses} uses"
         return ""
+
+    def _may_begin(self, key: Key, rotation: Rotation, now_ms: int) -> bool:
+        """Whether a rollout could begin by itself: else a version would be made each round."""
+        if _went_back(rotation) or key.purpose is Purpose.AUDIT:
+            return False
+        plan = plan_in_force(rotation, key)
+        return (
+            plan.publish.overlap_ms >= kept_ms(key, rotation, now_ms)
+            and plan.drain.length_ms >= rotation.signed_until_ms - now_ms
+            and len(key.versions) < limits.KEY_VERSIONS_MAX
+        )
 
     def uses_left(self, key: Key, rotation: Rotation) -> int:
         """Uses until the schedule rotates the key; -1: it does not by uses."""
@@ -319,11 +350,10 @@ class Rotating:
         spent = self._registry.spent(uses_of(key.id, key.primary))
         return max(0, schedule.uses - spent)
 
-    def _begin_by_itself(self, key: Key, rotation: Rotation, why: str) -> None:
+    def _begin_by_itself(self, key: Key, why: str) -> None:
         command = RotateKey(name=key.name, reason=why)
-        plan = plan_in_force(rotation, key)
-        self._moving.add(key.id)
         future = self._made(key, key.primary_version().algorithm)
+        self._moving.add(key.id)
 
         def made(future: asyncio.Future[Made]) -> None:
             try:
@@ -334,7 +364,7 @@ class Rotating:
                 return
             draft = msgspec.structs.replace(self._draft(key), reason=why)
             now_ms = self.now_ms()
-            self._change(key.id, self.apply_begin(result, plan, command, draft, now_ms))
+            self._change(key.id, self.apply_begin(result, command, draft, now_ms))
 
         future.add_done_callback(made)
 
@@ -505,15 +535,6 @@ def _went_back(rotation: Rotation) -> bool:
 def _differing(usual: Plan, plan: Plan) -> tuple[Difference, ...]:
     """How a plan for one rollout differs from the usual one; it schedules nothing."""
     return plan_differences(usual, msgspec.structs.replace(plan, schedule=usual.schedule))
-
-
-def _check_algorithm(key: Key, algorithm: str) -> None:
-    if key.purpose is Purpose.AUDIT:
-        raise MalformedRequest(
-            f"key {key.name} signs the checkpoints of a log, whose verifiers know it for life",
-            hint="See docs/limitations.md",
-        )
-    check_algorithm(key.purpose, algorithm, prehashed=key.prehashed)
 
 
 def _detail(rollout: Rollout | None, figures: tuple[GateFigure, ...]) -> str:

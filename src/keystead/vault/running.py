@@ -33,7 +33,6 @@ class Running:
         "algorithm",
         "asked",
         "bearer",
-        "began_us",
         "chosen",
         "detail",
         "epoch",
@@ -49,6 +48,7 @@ class Running:
         "result",
         "retries",
         "step",
+        "took_us",
         "use",
         "version",
     )
@@ -61,7 +61,6 @@ class Running:
         self.now_ms = now_ms
         self.request_id = request_id
         self.epoch = 0
-        self.began_us = 0
         self.bearer = _NOBODY
         self.chosen: int | None = None
         self.detail = ""
@@ -83,6 +82,7 @@ class Running:
         self.ack = "durable"
         self.result = b""
         self.retries = 0
+        self.took_us: int | None = None
 
     def draft(self, node: str, *, outcome: str = "ok", signed: str = "", detail: str = "") -> Draft:
         """The record of the use as far as it got."""

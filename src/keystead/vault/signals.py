@@ -10,9 +10,10 @@ from collections import Counter
 
 import msgspec
 
-from keystead.errors import KeysteadError, ServiceError
+from keystead.errors import CustodyUnavailable, InvariantViolation, KeysteadError
 from keystead.keys.rollout.gates import Seen
 from keystead.keys.rollout.model import Rollout, live
+from keystead.keys.rollout.reports import since_epoch
 from keystead.ports import Clock
 from keystead.vault.authority import Snapshot
 
@@ -68,7 +69,7 @@ class VersionSignals:
             if rollout is None:
                 continue
             before = self._watched.get(key_id)
-            if before is None or before.rollout.number != rollout.number:
+            if before is None or _spoken(before.rollout) != _spoken(rollout):
                 kept[key_id] = Watched(rollout, {}, {}, set())
                 continue
             if _place(before.rollout) != _place(rollout):
@@ -82,13 +83,16 @@ class VersionSignals:
         return key_id in self._watched
 
     def used(self, key_id: str, version: int, took_us: int) -> None:
-        """A use is recorded and answered, so many microseconds after it was admitted."""
+        """A use is recorded; the version's own work at it took so many microseconds."""
         for tally in self._tallies(key_id, version):
             tally.times[_bucket(took_us)] += 1
 
     def failed(self, key_id: str, version: int, error: KeysteadError) -> None:
-        """A use failed; it counts if that was not its caller's fault."""
-        if isinstance(error, ServiceError) or error.code == "internal":
+        """A use failed; it counts if the version was at fault.
+
+        A store that fails or a queue that is full fails all versions alike.
+        """
+        if isinstance(error, CustodyUnavailable | InvariantViolation):
             for tally in self._tallies(key_id, version):
                 tally.errors += 1
 
@@ -139,6 +143,11 @@ class VersionSignals:
         first = self._clock.boottime_ms() // _slot_ms(watched.rollout) - _SLOTS
         for number in [number for number in watched.slots if number <= first]:
             del watched.slots[number]
+
+
+def _spoken(rollout: Rollout) -> tuple[int, int]:
+    """What was counted before a person moved the rollout on says nothing of what follows."""
+    return rollout.number, since_epoch(rollout)
 
 
 def _slot_ms(rollout: Rollout) -> int:

@@ -110,7 +110,7 @@ class Uses:
             use, reply, now_ms=self._clock.now_ms(), request_id=self.next_request_id()
         )
         try:
-            self._admit(running)
+            self._admission.admit(running)
             stored = self._admission.replay(running)
             if stored is not None:
                 self._replay(running, stored)
@@ -122,11 +122,6 @@ class Uses:
         except Exception as exc:  # noqa: BLE001  a fault of ours is answered too, and names no input
             self._deny(running, fault(exc))
 
-    def _admit(self, running: Running) -> None:
-        self._admission.admit(running)
-        if running.key is not None and self._signals.watches(running.key.id):
-            running.began_us = self._clock.ticks_us()
-
     # --- replays -----------------------------------------------------------------------------
 
     def _replay(self, running: Running, stored: IdempotencyRow) -> None:
@@ -136,8 +131,26 @@ class Uses:
         if stored.result is not None:
             running.done(receipt, replayed=True, result=stored.result)
             return
-        running.replay_of = receipt
         self._budget(running)  # it is work anew, if no use anew: at its rate, not at the wire's
+        self._do_again(running, receipt)
+
+    def _do_again(self, running: Running, receipt: Receipt) -> None:
+        """Do a use again by the version that did it first, whichever would be chosen now."""
+        key, held = running.key, running.held
+        if key is None or held is None:
+            raise InvariantViolation("a use was not admitted")
+        current = self._standing.snapshot
+        check_standing(
+            held.grant,
+            current.key(key.id),
+            running.asked.operation,
+            receipt.version,
+            current.revoked,
+            current.rotations.get(key.id),
+        )
+        running.replay_of = receipt
+        running.version = key.version(receipt.version)
+        running.algorithm = receipt.algorithm
         self._do(running)
 
     def _check_replayed(self, running: Running, receipt: Receipt) -> None:
@@ -212,6 +225,7 @@ class Uses:
             self._record(running, *self._reports.take(running))
             return
         opened = self._opened.get(key, version)
+        work: Callable[[], tuple[bytes, Result]]
         if key.purpose is Purpose.DATA:  # whose facts no framing takes
             work = partial(_do_data, running, opened)
             ordered = False
@@ -219,6 +233,8 @@ class Uses:
             framed = self._frame(running)
             work = partial(_do_sign, running, opened, framed)
             ordered = framed.step is not None
+        if self._signals.watches(key.id):
+            work = partial(_timed, running, self._clock, work)
         if not ALGORITHMS[running.algorithm].blocking:
             self._record(running, *work())
             return
@@ -265,7 +281,8 @@ class Uses:
         """Queue the record; or, for best-effort uses within a reservation, answer first (I2)."""
         running.result = msgspec.msgpack.encode(result)
         if running.replay_of is not None:
-            running.done(running.replay_of, replayed=True)
+            for each in (running, *self._others(running)):
+                each.done(running.replay_of, replayed=True, result=running.result)
             return
         salt = self._random.bytes(SALT_BYTES)
         signed = commitment(salt, message)
@@ -327,6 +344,7 @@ class Uses:
             budgets=budgets,
             idempotency=running.idempotency,
             step=running.step,
+            revokes=running.asked.revokes,
         )
 
     def _is_scheduled(self, running: Running, key: Key) -> bool:
@@ -357,6 +375,10 @@ class Uses:
         receipt = _RECEIPT.decode(outcome.receipt)
         try:
             self._check_replayed(running, receipt)
+            number = receipt.version if running.version is None else running.version.number
+            if outcome.result is None and number != receipt.version:
+                self._do_again(running, receipt)  # what it gave just now is another secret
+                return
         except KeysteadError as refusal:
             self._deny(running, refusal)
             return
@@ -369,9 +391,8 @@ class Uses:
         key, version = running.key, running.version
         if key is not None and running.asked.operation in SIGNALS:
             self._reports.heard(key.id)
-        elif running.began_us and key is not None and version is not None:
-            took = self._clock.ticks_us() - running.began_us
-            self._signals.used(key.id, version.number, took)
+        elif running.took_us is not None and key is not None and version is not None:
+            self._signals.used(key.id, version.number, running.took_us)
 
     def _failed(self, running: Running, error: KeysteadError) -> None:
         """Count a use that is refused, where the key's rollout is under way."""
@@ -402,7 +423,7 @@ class Uses:
             running.retries += 1
             running.step = None
             try:
-                self._admit(running)
+                self._admission.admit(running)
                 self._do(running)
             except KeysteadError as refusal:
                 self._deny(running, refusal)
@@ -446,6 +467,16 @@ def _refuse_all(everyone: list[Running], error: KeysteadError, _outcome: object)
 
 def _forget(_outcome: object) -> None:
     """A released use needs no answer."""
+
+
+def _timed(
+    running: Running, clock: Clock, work: Callable[[], tuple[bytes, Result]]
+) -> tuple[bytes, Result]:
+    """The work, and how long it took by itself: no wait of the caller's own making counts."""
+    began = clock.ticks_us()
+    done = work()
+    running.took_us = clock.ticks_us() - began
+    return done
 
 
 def _do_sign(running: Running, opened: OpenKey, framed: Framed) -> tuple[bytes, Result]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import msgspec
 import pytest
@@ -18,7 +19,9 @@ from keystead.keys.rollout.commands import ShowRollout
 from keystead.keys.rollout.model import live
 from keystead.keys.rollout.reports import Acknowledge, AcknowledgeResult, ReportResult
 from keystead.ports import Custody, OpenKey
-from unit.vault.node import Node, check_done, check_refused, result_of
+from keystead.testing.clocks import ManualClock
+from keystead.testing.memory_store import Fault
+from unit.vault.node import Node, all_of, check_done, check_refused, result_of
 from unit.vault.rollouts import KEY, PLAN, Rolling
 
 pytestmark = pytest.mark.anyio
@@ -203,18 +206,82 @@ async def test_mistakes_of_callers_are_no_errors_of_the_version(rolling: Rolling
     assert (await ended(rolling))[0] == "running"
 
 
-async def test_slow_uses_of_the_new_version_roll_back(rolling: Rolling) -> None:
-    node = rolling.node
-    sides = await rolling.uses()
-    for context, version in sides.items():
-        use = node.begin(rolling.use_in(context))
-        if version == 2:
-            node.clock.advance(200)
-        check_done(await use)
+class SlowFrom(BrokenFrom):
+    """Custody whose versions from one on take their time, as an HSM far away does."""
+
+    def __init__(self, inner: Custody, number: int, clock: ManualClock) -> None:
+        super().__init__(inner, number)
+        self._clock = clock
+
+    def open(self, key: Key, version: Version, sealed: bytes, tenant_key: bytes) -> OpenKey:
+        opened = self._inner.open(key, version, sealed, tenant_key)
+        slow = version.number >= self._number and key.name == KEY
+        return cast("OpenKey", _Slow(opened, self._clock)) if slow else opened
+
+
+class _Slow:
+    def __init__(self, opened: OpenKey, clock: ManualClock) -> None:
+        self._opened = opened
+        self._clock = clock
+
+    def sign(self, message: bytes, *, prehashed: bool) -> tuple[bytes, ...]:
+        self._clock.advance(60)
+        return self._opened.sign(message, prehashed=prehashed)
+
+    def close(self) -> None:
+        self._opened.close()
+
+
+async def test_a_slow_new_version_rolls_back() -> None:
+    node = Node()
+    assert node.custody is not None
+    slow = SlowFrom(node.custody, 2, node.clock)
+    node.custody = slow  # type: ignore[assignment]  # it has all of custody by __getattr__
+    async with node.serving():
+        rolling = Rolling(node)
+        await rolling.begin()
+        await rolling.until("canary")
+        await rolling.uses()
+        status = await rolling.status()
+        p99 = {figure.gate: figure for figure in status.gates}["p99"]
+        assert p99.verdict == "fail", p99
+        assert (await ended(rolling))[0] == "rolled_back"
+
+
+async def test_waits_of_a_callers_own_making_do_not_count_as_slow(rolling: Rolling) -> None:
+    """One holder of a handle sends a great batch: how long it waits says nothing of the version."""
+    waiting = [rolling.node.begin(rolling.use_in("any/2")) for _ in range(500)]
+    rolling.node.clock.advance(300)
+    await all_of(waiting)
     status = await rolling.status()
-    p99 = {figure.gate: figure for figure in status.gates}["p99"]
-    assert p99.verdict == "fail", p99
-    assert (await ended(rolling))[0] == "rolled_back"
+    assert {figure.gate: figure.verdict for figure in status.gates}["p99"] != "fail"
+
+
+async def test_a_commit_that_fails_is_no_error_of_the_version(rolling: Rolling) -> None:
+    rolling.node.store.fail_next(Fault.NOT_APPLIED)
+    waiting = [rolling.node.begin(rolling.use_in(f"any/{number}")) for number in range(60)]
+    answers = await all_of(waiting)
+    assert {getattr(answer, "code", "ok") for answer in answers} == {"log_unavailable"}
+    assert (await ended(rolling))[0] == "running"
+
+
+async def test_a_halted_incident_goes_on_once_a_person_says_so() -> None:
+    """What was counted before says nothing of what follows; who reported may report again."""
+    node = Node()
+    async with node.serving():
+        rolling = Rolling(node)
+        await rolling.begin(incident=True)
+        await rolling.until("canary")
+        handles = [await rolling.reporter(name) for name in ("shop", "bank")]
+        for handle in handles:
+            check_done(await rolling.report(handle, await rolling.seq_of(2)))
+        assert (await ended(rolling))[0] == "halted"
+        check_done(await rolling.steer("resume", "the gateway was at fault"))
+        node.clock.jump(-3_600_000)  # no clock decides what counts
+        assert (await ended(rolling))[0] == "running"
+        for handle in handles:
+            check_done(await rolling.report(handle, await rolling.seq_of(2)))
+        assert (await ended(rolling))[0] == "halted"
 
 
 @pytest.mark.parametrize("move", [Move.SUSPEND, Move.COMPROMISE])

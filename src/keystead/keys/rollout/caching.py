@@ -11,9 +11,18 @@ import msgspec
 from keystead.errors import Conflict
 from keystead.keys.model import Key
 from keystead.keys.rollout.model import Leaving, Rotation, live
-from keystead.keys.rollout.plan import Plan, default_plan
+from keystead.keys.rollout.plan import Plan, default_plan, longest_life_ms
 
-__all__ = ["after_telling", "as_of", "check_overlap", "kept_ms", "left", "told_ms"]
+__all__ = [
+    "after_signing",
+    "after_telling",
+    "as_of",
+    "check_drain",
+    "check_overlap",
+    "kept_ms",
+    "left",
+    "told_ms",
+]
 
 
 def as_of(rotation: Rotation | None, now_ms: int) -> Rotation | None:
@@ -63,6 +72,31 @@ def check_overlap(plan: Plan, key: Key, rotation: Rotation, now_ms: int) -> None
             hint="Lengthen the overlap; or give the key a plan with a shorter publish.cache, and"
             " wait until what was fetched under the old one has run out",
         )
+
+
+def check_drain(plan: Plan, key: Key, rotation: Rotation, now_ms: int) -> None:
+    """What was signed under a longer life than the policy's now must verify until it ends, too.
+
+    Raises:
+        Conflict: the plan's drain is shorter.
+    """
+    left_ms = rotation.signed_until_ms - now_ms
+    if plan.drain.length_ms < left_ms:
+        raise Conflict(
+            f"expected drain.length of at least {left_ms / 1000:.0f} s,"
+            f" met {plan.drain.length_ms / 1000:.0f} s: so long is good what {key.name} signed"
+            " before its policy's lifetime was shortened",
+            hint="Lengthen the drain for this rollout, or wait",
+        )
+
+
+def after_signing(rotation: Rotation, before: Key, after: Key, now_ms: int) -> Rotation:
+    """The rotation after a change of the key's policy: how long what was signed before is good."""
+    was = longest_life_ms(before)
+    if longest_life_ms(after) >= was:
+        return rotation
+    until = max(rotation.signed_until_ms, now_ms + was)
+    return msgspec.structs.replace(rotation, signed_until_ms=until)
 
 
 def after_telling(before: Rotation, after: Rotation, key: Key, now_ms: int) -> Rotation:

@@ -14,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from keystead.differences import Difference, Direction
+from keystead.keys.algorithms import ALGORITHMS, Kind
 from keystead.keys.caveats import Rate
 from keystead.keys.model import Policy
 from keystead.keys.rollout.plan import FIELDS, WHOLE_PPM, Plan
@@ -25,6 +26,7 @@ __all__ = [
     "POLICY_RULES",
     "Rule",
     "Sense",
+    "algorithm_differences",
     "budget_differences",
     "plan_differences",
     "policy_differences",
@@ -404,4 +406,33 @@ def _difference(
         direction=rule.direction(was, now),
         reason=rule.reason,
         source=rule.source,
+    )
+
+
+def algorithm_differences(before: str, after: str) -> tuple[Difference, ...]:
+    """How a version of another algorithm differs from the one that it replaces."""
+    if before == after:
+        return ()
+    old, new = ALGORITHMS[before], ALGORITHMS[after]
+    gained = set(new.components) > set(old.components)
+    lost = set(new.components) < set(old.components)
+    direction: Direction = "neutral"
+    reason = f"of the same strength, {new.bits} bits"
+    if Kind.SIGNATURE not in {old.kind, new.kind}:
+        direction, reason = "incomparable", "keys of the two do different things"
+    elif lost or (old.quantum_safe and not new.quantum_safe) or new.bits < old.bits:
+        direction = "weaker"
+        reason = "it loses a signature, bits, or what holds against a quantum computer"
+    elif gained or new.bits > old.bits or new.quantum_safe > old.quantum_safe:
+        direction = "stronger"
+        reason = "it gains a signature, bits, or what holds against a quantum computer"
+    return (
+        Difference(
+            path="algorithm",
+            before=before,
+            after=after,
+            direction=direction,
+            reason=reason,
+            source="NIST SP 800-57 Part 1 Rev. 5, 5.6.1; FIPS 204",
+        ),
     )

@@ -24,8 +24,9 @@ Verdict = Literal["pass", "hold", "fail", "off"]
 class Seen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the vault saw of one version.
 
-    ``uses``: done and recorded; ``errors``: failed by the vault's own fault; ``p99_us``: from the
-    request's arrival to its durable record.
+    ``uses``: done and recorded; ``errors``: failed by custody's or the vault's own fault;
+    ``p99_us``: of the version's own work, framing aside; no queue or commit counts, as their length
+    is the callers'.
     """
 
     uses: int = 0
@@ -50,6 +51,9 @@ class Signals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     reporters: int = 0
     acknowledged: frozenset[str] = frozenset()
 
+
+_ERRORS_SAMPLES = 20
+"""Attempts after which errors say something, however many uses a stage waits for."""
 
 NOTHING_SEEN = Signals()
 """As after a restart: what was counted is gone, what is durable is read again."""
@@ -97,7 +101,7 @@ def _errors(gates: Gates, signals: Signals, *, on: bool) -> GateFigure:
     for seen in (signals.window_next, signals.stage_next):
         attempts = seen.uses + seen.errors
         most = max(most, attempts)
-        if attempts >= gates.samples:
+        if attempts >= min(gates.samples, _ERRORS_SAMPLES):
             worst = max(worst, seen.errors * WHOLE_PPM // attempts)
     verdict: Verdict = "off" if not on else "fail" if worst > gates.error_ppm else "pass"
     return GateFigure(

@@ -9,7 +9,12 @@ import msgspec
 from keystead.differences import Difference
 from keystead.encoding import DECODE_ERRORS
 from keystead.keys.model import Key, Version
-from keystead.keys.rollout.differ import budget_differences, plan_differences, policy_differences
+from keystead.keys.rollout.differ import (
+    algorithm_differences,
+    budget_differences,
+    plan_differences,
+    policy_differences,
+)
 from keystead.keys.rollout.model import Rotation
 from keystead.keys.tenants import Tenant
 
@@ -55,11 +60,7 @@ def _keys(before: Key, after: Key) -> tuple[Difference, ...]:
                 reason="all handles issued before are revoked",
             )
         )
-    found += [
-        _plain("algorithms", "", algorithm, "versions of this algorithm may be used, too")
-        for algorithm in after.algorithms
-        if algorithm not in before.algorithms
-    ]
+    found += _algorithms(before, after)
     old = {version.number: version for version in before.versions}
     found += [
         difference
@@ -67,6 +68,14 @@ def _keys(before: Key, after: Key) -> tuple[Difference, ...]:
         if (difference := _version(old.get(version.number), version)) is not None
     ]
     return tuple(found)
+
+
+def _algorithms(before: Key, after: Key) -> tuple[Difference, ...]:
+    """The algorithm of a new version against that of the one it is to replace."""
+    if len(after.versions) <= len(before.versions) or not before.primary:
+        return ()
+    new = after.versions[-1]
+    return algorithm_differences(before.primary_version().algorithm, new.algorithm)
 
 
 def _version(before: Version | None, after: Version) -> Difference | None:

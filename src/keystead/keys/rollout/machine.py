@@ -11,10 +11,18 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from keystead.errors import Conflict, InvariantViolation, KeyStateError, KeysteadError
+from keystead import limits
+from keystead.errors import (
+    Conflict,
+    InvariantViolation,
+    KeyStateError,
+    KeysteadError,
+    LimitExceeded,
+)
 from keystead.keys.lifecycle import TRANSITIONS, Move, State, move
 from keystead.keys.model import Key, Version
-from keystead.keys.rollout.caching import after_telling, check_overlap, left
+from keystead.keys.purposes import Purpose
+from keystead.keys.rollout.caching import after_telling, check_drain, check_overlap, left
 from keystead.keys.rollout.gates import Signals, evaluate
 from keystead.keys.rollout.model import (
     GateFigure,
@@ -26,7 +34,7 @@ from keystead.keys.rollout.model import (
     VerifierRule,
     live,
 )
-from keystead.keys.rollout.plan import Plan
+from keystead.keys.rollout.plan import Plan, check_rotates
 from keystead.keys.rollout.table import (
     GUARDS,
     TABLE,
@@ -42,7 +50,7 @@ from keystead.keys.rollout.table import (
 
 __all__ = ["STEPS_MAX", "Decision", "begin", "decide", "due_ms", "waits_for"]
 
-STEPS_MAX = 256
+STEPS_MAX = 64
 """Decisions that a rollout keeps with it, the last ones; its history keeps all."""
 
 
@@ -75,8 +83,15 @@ def begin(
             hint="Let it end, or roll it back; `keystead key status` shows it",
         )
     key.primary_version()  # raises where there is none
+    check_rotates(key)
+    check_drain(plan, key, rotation, asked.now_ms)
     if version.number != len(key.versions) + 1:
         raise Conflict("the key got another version meanwhile", hint="Send it again")
+    if len(key.versions) >= limits.KEY_VERSIONS_MAX:
+        raise LimitExceeded(
+            f"{key.name} has {limits.KEY_VERSIONS_MAX} versions already",
+            hint="Make another key",
+        )
     check_overlap(plan, key, rotation, asked.now_ms)
     if under_way is not None:
         # What replaces a halted incident must not go back to where that came from.
@@ -106,7 +121,7 @@ def _abandoned(key: Key, rotation: Rotation, halted: Rollout, asked: Asked) -> t
     other = halted.previous if key.primary == halted.next else halted.next
     if key.version(other).state is not State.ACTIVE:  # stopped already; no halt finds it unused
         return key, rotation
-    ending = Move.DEACTIVATE if other == halted.previous else Move.SUSPEND
+    ending = Move.DEACTIVATE if other == halted.previous else _out_of_use(key)
     key = _with_state(key, other, ending, asked.epoch)
     return key, left(rotation, halted.plan, other, asked.now_ms)
 
@@ -177,6 +192,8 @@ def _refusal(scene: Scene, waits: Mapping[Guard, str]) -> KeysteadError:
 
 def _taken(rotation: Rotation, scene: Scene, row: Row) -> Decision:
     rollout, asked = scene.rollout, scene.asked
+    if row.wish in {Wish.PAUSE, Wish.RESUME}:  # nothing is decided on them
+        scene = msgspec.structs.replace(scene, figures=())
     stage = rollout.stage if row.to is None else row.to
     moved = row.to is not None
     entered = asked.now_ms if moved else rollout.entered_ms
@@ -236,13 +253,18 @@ def _retire(rotation: Rotation, scene: Scene, after: Rollout, event: str) -> Dec
     return _decision(rotation, key, after, event, scene.asked, scene.figures)
 
 
+def _out_of_use(key: Key) -> Move:
+    """How a version that went back ends: nothing new, and what it protected is not taken away."""
+    return Move.DEACTIVATE if key.purpose is Purpose.DATA else Move.SUSPEND
+
+
 def _roll_back(rotation: Rotation, scene: Scene, after: Rollout, event: str) -> Decision:
     """The previous version is primary again; the new one never signs any more, nor comes back."""
     key, number = scene.key, after.next
     destroyed: tuple[int, ...] = ()
     state = scene.next.state
     if state is State.ACTIVE:
-        key = _with_state(key, number, Move.SUSPEND, scene.asked.epoch)
+        key = _with_state(key, number, _out_of_use(key), scene.asked.epoch)
         rotation = left(rotation, after.plan, number, scene.asked.now_ms)
     elif state is State.PRE_ACTIVATION:  # it has signed nothing
         key = _with_state(key, number, Move.DESTROY, scene.asked.epoch)

@@ -119,6 +119,7 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ``promoted_ms``: when the primary version became that; 0: with the key. ``rules``: of dual
     versions, where the verifier's rule is not ``both``. ``kept_until_ms``: until
     when a reader may keep what was published while they were told a longer time than now.
+    ``signed_until_ms``: until when something is good that was signed under a longer life than now.
     """
 
     key_id: str
@@ -129,6 +130,7 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     promoted_ms: int = 0
     rules: tuple[VerifierRule, ...] = ()
     kept_until_ms: int = 0
+    signed_until_ms: int = 0
     revision: int = 0
     epoch: int = 0
 

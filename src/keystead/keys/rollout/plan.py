@@ -50,6 +50,7 @@ __all__ = [
     "Retire",
     "Schedule",
     "check_plan",
+    "check_rotates",
     "default_plan",
     "flaws",
     "incident_plan",
@@ -216,6 +217,19 @@ def incident_plan(drain: Drain, retire: Retire) -> Plan:
         retire=retire,
         gates=Gates(window_ms=MINUTE_MS, samples=20),
     )
+
+
+def check_rotates(key: PlannedKey) -> None:
+    """Whether keys of the purpose rotate at all.
+
+    Raises:
+        MalformedRequest: it is a log's own key.
+    """
+    if key.purpose is Purpose.AUDIT:
+        raise MalformedRequest(
+            "a log's own key is not rotated: its verifiers know the log by it, for life",
+            hint="See docs/limitations.md",
+        )
 
 
 def longest_life_ms(key: PlannedKey) -> int:

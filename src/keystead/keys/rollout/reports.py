@@ -7,6 +7,7 @@ with that operation, which no handle has unless it was asked for.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from keystead.errors import NotFound, PermissionDenied
 from keystead.keys.framing.base import Facts, Result
 from keystead.keys.model import Key
-from keystead.keys.rollout.model import Rollout
+from keystead.keys.rollout.model import Rollout, Status
 
 __all__ = [
     "Acknowledge",
@@ -31,7 +32,7 @@ __all__ = [
     "check_named",
     "report_name",
     "report_prefix",
-    "since_ms",
+    "since_epoch",
 ]
 
 Problem = Literal["signature", "unknown_key", "algorithm", "other"]
@@ -49,7 +50,7 @@ class ReportFailure(Facts, frozen=True, kw_only=True):
 
 
 class ReportResult(Result, frozen=True, kw_only=True):
-    """``counted``: it is this principal's first report of the version in its rollout."""
+    """``counted``: it is this principal's first report of the version."""
 
     version: int
     counted: bool
@@ -69,11 +70,15 @@ class AcknowledgeResult(Result, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
-    """A principal's first report of a version, as a durable counter holds it."""
+    """A principal's last report of a version, as a durable counter holds it.
+
+    ``epoch``: under which it was taken in; ``at_ms``: a help for people.
+    """
 
     seq: int
     at_ms: int
     problem: Problem
+    epoch: int
 
 
 class Cited(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,9 +163,15 @@ def acknowledged_version(key: Key, kid: str) -> int:
     )
 
 
-def since_ms(rollout: Rollout) -> int:
-    """From when on reports count: the beginning, or since a person moved on in spite of them."""
-    spoken = [
-        step.at_ms for step in rollout.steps if step.event in {"resumed", "promote"} and step.reason
-    ]
-    return max(spoken, default=rollout.began_ms)
+def since_epoch(rollout: Rollout) -> int:
+    """From which epoch on reports count: its first, or that of a person who moved on all the same.
+
+    By epochs, not clocks (M7): one that is set back must not drop what was said since.
+    """
+    since = rollout.steps[0].epoch
+    for before, step in pairwise(rollout.steps):
+        after_halt = step.event == "resumed" and before.status is Status.HALTED
+        by_hand = step.event == "promote" and step.reason
+        if after_halt or by_hand:
+            since = step.epoch
+    return since
