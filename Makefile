@@ -44,7 +44,7 @@ run: $(VENV)/.stamp-run  ## start the node on DATA, run the tour, serve until Ct
 test: lint types needs  ## check style and types, then run every test with coverage
 	$(say) 'tests'
 	@$(if $(filter-out file,$(origin DATA)),mkdir -p '$(DATA)' && PYTEST_DEBUG_TEMPROOT='$(DATA)') \
-	  $(BIN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term:skip-covered $(ARGS)
+	  $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations 15 --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/.stamp-dev  ## ruff: rules and format
 	$(say) 'lint'

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from keystead import limits
 from keystead.store.migrate import migrate_sqlite
 from keystead.store.sqlite_journal import SqliteJournal
 from keystead.store.sqlite_registry import SqliteRegistry
@@ -81,6 +82,15 @@ class TestSqliteLog(LogContract):
         self.bench = bench = SqliteBench(tmp_path / "registry.db")
         yield
         bench.close()
+
+
+class TestSqliteLogIndex(TestSqliteLog):
+    """The same where commits fill the index at every other record, three of them at a time."""
+
+    @pytest.fixture(autouse=True)
+    def _often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "LOG_INDEX_EVERY", 2)
+        monkeypatch.setattr(limits, "LOG_INDEX_ROWS_MAX", 3)
 
 
 class TestSqliteHistory(HistoryContract):

@@ -15,6 +15,7 @@ import msgspec
 from keystead.fsck.files import Files, entries_in
 from keystead.fsck.findings import Finding, Findings
 from keystead.fsck.heads import Head, check_stored
+from keystead.fsck.index import Index
 from keystead.fsck.records import FORGET, Examined, Named, examine, forgetting, sound
 from keystead.fsck.rows import Row, Rows
 from keystead.translog.notes import VerifierKey
@@ -80,13 +81,15 @@ class Chunks:
         """
         chunk = Chunk(first, stop)
         heads = self._heads(chunk)
-        epoch, times = -1, _Times(self._rows)
+        epoch, times, index = -1, _Times(self._rows), Index(self._rows)
         for at, end, found in self._windows(first, stop):
             seen = None if found is None else sound(found, at, epoch)
             if found is not None and seen is not None:
                 rows = found
+                index.take(rows, at, end, sound=True)
             else:
                 rows, seen = self._examined(chunk, at, end, found, epoch)
+                index.take(rows, at, end, sound=False)
             chunk.began = seen.began if chunk.began < 0 else chunk.began
             epoch = seen.epoch
             chunk.findings.add(times.take(at, seen.times))
@@ -97,6 +100,7 @@ class Chunks:
             self._published(chunk, at, end, seen)
             chunk.heads += _ended(heads, at, end, seen.leaves)
         chunk.findings.add(times.end())
+        chunk.findings.add(index.end(first, stop))
         chunk.epoch = epoch
         return chunk
 

@@ -21,7 +21,7 @@ from keystead.fsck.findings import Finding, differs
 from keystead.fsck.rows import COLUMNS, Row
 from keystead.translog.entries import ENTRY_BYTES, SALT_BYTES, entry_of, leaf_hash
 
-__all__ = ["FORGET", "Examined", "Named", "examine", "forgetting", "sound"]
+__all__ = ["FORGET", "Examined", "Named", "examine", "fits", "forgetting", "sound"]
 
 FORGET = "log.forget"
 _SEQ, _EPOCH, _OP, _OUTCOME = 0, 1, 3, 4
@@ -134,6 +134,15 @@ def examine(
         _take(made, same[0], entry)
     made.findings += _gaps(missing)
     return made
+
+
+def fits(row: Row) -> bool:
+    """Whether the columns of a record are what its body says, or as a forgotten one has them."""
+    if row[_BODY] is None:
+        named = dict(zip(COLUMNS, row, strict=True))
+        return isinstance(named["key_id"], str) and {named[name] for name in _ERASED} == {""}
+    body = _decoded(row[_BODY])
+    return body is not None and astuple(body) == row[:_COMPARED]
 
 
 def _gaps(missing: Sequence[int]) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ import msgspec
 
 from keystead.errors import LogUnavailable, StartupError
 
-__all__ = ["COLUMNS", "Row", "Rows", "StoredHead"]
+__all__ = ["COLUMNS", "FIELDS", "Row", "Rows", "StoredHead"]
 
 Row = tuple[Any, ...]
 """A record's columns in the order of :data:`COLUMNS`, of whatever type they are stored as."""
@@ -34,9 +34,13 @@ COLUMNS = (
     "entry",
     "leaf",
 )
+FIELDS = {"key_id": 1, "handle_id": 2, "principal": 3, "request_id": 4}
+"""Columns that ``log_index`` has, by their numbers there; empty values are not in it."""
+
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM records"  # noqa: S608  made of constants
 _IN_ORDER = f"{_SELECT} WHERE seq >= ? AND seq < ? ORDER BY seq"
 _ONE = f"{_SELECT} WHERE seq = ?"
+_NUMBERS = msgspec.json.Decoder(list[int])
 _BUSY_MS = 5_000
 _CACHE_KIB = 4_096
 _BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -187,6 +191,50 @@ class Rows:
         """Sizes of kept checkpoints below 1 or above a size."""
         sql = "SELECT size FROM checkpoints WHERE size < 1 OR size > ? ORDER BY size LIMIT ?"
         return [row[0] for row in self._all(sql, size, limit)]
+
+    def indexed(self) -> dict[str, int]:
+        """By column the sequence from which on records are not in the log's index yet."""
+        found = dict(self._all("SELECT field, through + 1 FROM log_indexed"))
+        stops = {column: found.get(field) for column, field in FIELDS.items()}
+        return {column: stop for column, stop in stops.items() if isinstance(stop, int)}
+
+    def indexed_of(self, field: int, values: bytes, first: int, stop: int) -> list[int]:
+        """The entries that the index has of some sequences and values, a list in JSON.
+
+        Each as one number: the place of its value in the list times how many sequences there are,
+        and how far behind the first its own is. In rising order, if the list is.
+        """
+        sql = (
+            "SELECT json_group_array(wanted.key * (?4 - ?3) + i.seq - ?3)"
+            " FROM json_each(?1) AS wanted CROSS JOIN log_index AS i ON i.field = ?2"
+            " AND i.value = wanted.value AND i.seq >= ?3 AND i.seq < ?4"
+        )
+        found = self._all(sql, values.decode(), field, first, stop)[0][0]
+        return sorted(_NUMBERS.decode(found))
+
+    def misindexed(
+        self, column: str, first: int, stop: int, limit: int
+    ) -> tuple[list[int], list[int]]:
+        """Records of some sequences that the index lacks; entries that no record has.
+
+        ``column``: a name of :data:`FIELDS`. Both as of one moment. Entries are looked for in all
+        of the column's.
+        """
+        values = (FIELDS[column], first, stop, limit)
+        entry = f"i.field = ?1 AND i.value = r.{column} AND i.seq = r.seq"
+        missing = (
+            f"SELECT 0, r.seq FROM records AS r WHERE r.seq >= ?2 AND r.seq < ?3"  # noqa: S608  made of constants
+            f" AND r.{column} <> '' AND NOT EXISTS (SELECT 1 FROM log_index AS i WHERE {entry})"
+        )
+        foreign = (
+            "SELECT 1, i.seq FROM log_index AS i WHERE i.field = ?1 AND i.seq >= ?2 AND i.seq < ?3"  # noqa: S608  as above
+            f" AND NOT EXISTS (SELECT 1 FROM records AS r WHERE {entry})"
+        )
+        found = self._all(
+            f"SELECT * FROM ({missing} LIMIT ?4) UNION ALL SELECT * FROM ({foreign} LIMIT ?4)",  # noqa: S608  as above
+            *values,
+        )
+        return [seq for kind, seq in found if not kind], [seq for kind, seq in found if kind]
 
     def times(self, block: int) -> tuple[Any, Any] | None:
         """Between which times the records of a block are searched for."""

@@ -81,6 +81,8 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
+        # What a migration drops names handles and principals, which may be forgotten later.
+        connection.execute("PRAGMA secure_delete=ON")
     except sqlite3.Error:
         connection.close()
         raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from keystead.store.log_layout import CHANGES, DENIED, FORGOTTEN, HAS_PRINCIPAL, HAS_REQUEST
+from keystead.store.log_layout import CHANGES, DENIED, FORGOTTEN
 
 __all__ = ["METADATA"]
 
@@ -86,8 +86,6 @@ sa.Table(
     sa.Column("entry", sa.LargeBinary, nullable=False),
     sa.Column("leaf", sa.LargeBinary, nullable=False),
     sa.Column("purpose", sa.Text, nullable=False, server_default=sa.text("''")),
-    sa.Index("records_by_key", "key_id", "seq"),
-    sa.Index("records_by_handle", "handle_id", "seq"),
     sa.Index(
         "records_refused",
         "outcome",
@@ -97,9 +95,21 @@ sa.Table(
     ),
     _partial("records_denied", ("seq",), DENIED),
     _partial("records_forgotten", ("seq",), FORGOTTEN),
-    _partial("records_by_principal", ("principal", "seq"), HAS_PRINCIPAL),
-    _partial("records_by_request", ("request_id", "seq"), HAS_REQUEST),
     _partial("records_by_change", ("op", "seq"), CHANGES),
+)
+sa.Table(
+    "log_index",
+    METADATA,
+    sa.Column("field", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("value", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+sa.Table(
+    "log_indexed",
+    METADATA,
+    sa.Column("field", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("through", sa.BigInteger, nullable=False),
 )
 sa.Table(
     "log_blocks",

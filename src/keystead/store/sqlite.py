@@ -11,9 +11,9 @@ __all__ = ["connect", "unavailable"]
 
 _BUSY_MS = 5_000
 _CACHE_KIB = 16_384
-_CHECKPOINT_PAGES = 4_000
-"""Pages of the write-ahead log, 16 MB, before they are written to the database: an index page that
-many commits change is then written there once."""
+_CHECKPOINT_PAGES = 2_000
+"""Pages of the write-ahead log, 8 MB, before they are written to the database. Few pages change
+twice within so many, so that more of them save little, and hold up the commit that does it."""
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

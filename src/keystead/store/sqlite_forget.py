@@ -7,18 +7,20 @@ import sqlite3
 from collections.abc import Sequence
 
 from keystead.store.log_layout import FORGOTTEN
+from keystead.store.sqlite_log_index import erase_from_index
 
 __all__ = ["forget", "forgotten_in"]
 
-_BLANK = "body = NULL, salt = NULL, handle_id = '', principal = '', request_id = ''"
+_EMPTIED = ("handle_id", "principal", "request_id")
+_BLANK = ", ".join(["body = NULL", "salt = NULL", *[f"{name} = ''" for name in _EMPTIED]])
 _IN_RANGES = "wanted.value ->> 0 AND wanted.value ->> 1"
 _KEPT = (
-    "SELECT r.seq FROM json_each(?) AS wanted CROSS JOIN records AS r"  # noqa: S608  constants, nothing of a caller
+    "FROM json_each(?) AS wanted CROSS JOIN records AS r"  # noqa: S608  constants, nothing of a caller
     f" WHERE r.seq BETWEEN {_IN_RANGES} AND r.body IS NOT NULL"
     " AND r.op IN (SELECT value FROM json_each(?))"
 )
 """CROSS JOIN: each range is sought by its ends, and no more is read."""
-_FORGET = f"UPDATE records SET {_BLANK} WHERE seq IN ({_KEPT})"  # noqa: S608  as above
+_FORGET = f"UPDATE records SET {_BLANK} WHERE seq IN (SELECT r.seq {_KEPT})"  # noqa: S608  as above
 _COUNT = (
     "SELECT count(*) FROM json_each(?) AS wanted CROSS JOIN records AS r"  # noqa: S608  as above
     f" INDEXED BY records_forgotten WHERE r.seq BETWEEN {_IN_RANGES} AND r.{FORGOTTEN}"
@@ -30,10 +32,12 @@ def forget(
 ) -> int:
     """Erase what the ranges hold of these operations; how many records that were.
 
-    One statement: see ``sqlite_journal`` on what several cost. The connection's ``secure_delete``
-    has SQLite overwrite what it frees.
+    Few statements, however many records: see ``sqlite_journal`` on what more cost. The connection's
+    ``secure_delete`` has SQLite overwrite what it frees.
     """
-    return connection.execute(_FORGET, (json.dumps(ranges), json.dumps(ops))).rowcount
+    values = (json.dumps(ranges), json.dumps(ops))
+    erase_from_index(connection, _EMPTIED, _KEPT, values)
+    return connection.execute(_FORGET, values).rowcount
 
 
 def forgotten_in(connection: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> int:

@@ -26,6 +26,7 @@ from keystead.store.sqlite import connect, unavailable
 from keystead.store.sqlite_blocks import note_blocks
 from keystead.store.sqlite_forget import forget
 from keystead.store.sqlite_history import keep
+from keystead.store.sqlite_log_index import LogIndex
 
 __all__ = ["SqliteJournal"]
 
@@ -50,6 +51,7 @@ class SqliteJournal:
 
     def __init__(self, path: Path) -> None:
         self._connection = connect(path)
+        self._index = LogIndex()
 
     def close(self) -> None:
         """Close the connection, after a checkpoint of the write-ahead log."""
@@ -65,7 +67,9 @@ class SqliteJournal:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            yield _SqliteTransaction(connection)
+            tx = _SqliteTransaction(connection)
+            yield tx
+            self._index.keep_up(connection, tx.appended)
             connection.execute("COMMIT")
         except sqlite3.Error as exc:
             self._roll_back()
@@ -75,6 +79,7 @@ class SqliteJournal:
             raise
 
     def _roll_back(self) -> None:
+        self._index.unsettled()
         # Where even that fails the next BEGIN does too, so nothing is ever done on top of it.
         with suppress(sqlite3.Error):
             if self._connection.in_transaction:
@@ -86,6 +91,7 @@ class _SqliteTransaction:
         self._connection = connection
         self._execute = connection.execute
         self._many = connection.executemany
+        self.appended = 0
 
     def epoch(self) -> EpochRow:
         row = self._execute("SELECT epoch, root, mac FROM epoch WHERE id = 1").fetchone()
@@ -167,6 +173,7 @@ class _SqliteTransaction:
     def append(self, rows: Sequence[RecordRow]) -> None:
         self._insert(_APPEND, rows)
         note_blocks(self._connection, rows)
+        self.appended += len(rows)
 
     def forget(self, ranges: Sequence[tuple[int, int]], ops: Sequence[str]) -> int:
         return forget(self._connection, ranges, ops)

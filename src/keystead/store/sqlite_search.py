@@ -29,11 +29,12 @@ from keystead.ports import (
     RecordsPage,
     RecordsQuery,
 )
-from keystead.store.log_layout import CHANGES, DENIED, HAS_PRINCIPAL, HAS_REQUEST
+from keystead.store.log_layout import CHANGES, DENIED
 from keystead.store.sqlite import connect, unavailable
 from keystead.store.sqlite_blocks import narrowed
 from keystead.store.sqlite_forget import forgotten_in
 from keystead.store.sqlite_history import history
+from keystead.store.sqlite_log_index import along_index, through
 
 __all__ = ["SqliteLogReader"]
 
@@ -53,6 +54,7 @@ _COUNTED = {
     "purpose": "purpose",
     "hour": "CAST(time_ms / 3600000 * 3600000 AS TEXT)",
 }
+_NOWHERE = (0, -1)
 _SCRUB_BUSY_MS = 250
 """How long emptying the write-ahead log waits for commits and searches that are under way."""
 
@@ -106,10 +108,12 @@ _COUNTS = msgspec.json.Decoder(dict[str, int])
 class _Plan(msgspec.Struct, frozen=True, kw_only=True):
     """How a question is answered: along an index (or the log itself), and what each row is held to.
 
-    ``terms`` are what the index gives, ``rest`` what is left to look at in each row.
+    ``column``: one that the log's own index has; ``index``: one of SQLite's. ``terms`` are what
+    that gives, ``rest`` what is left to look at in each row.
     """
 
-    index: str | None
+    column: str | None = None
+    index: str | None = None
     terms: tuple[str, ...] = ()
     values: tuple[object, ...] = ()
     rest: tuple[str, ...] = ()
@@ -237,38 +241,86 @@ class _Look:
         self._connection = connection
         self._plan = plan = _plan(query)
         self._oldest_first = query.oldest_first
-        self._scan = limits.LOG_SCAN_ROWS_MAX if scan is None else scan
-        self._top = int(self.one("SELECT coalesce(max(seq), -1) FROM records", ()))
+        self._most = limits.LOG_SCAN_ROWS_MAX if scan is None else scan
+        indexed = "-1" if plan.column is None else through(plan.column)
+        self._top, indexed_to = self.ask(
+            f"SELECT coalesce(max(seq), -1), {indexed} FROM records",  # noqa: S608  as in search
+            (),
+        )
         low = 0 if query.after is None else query.after + 1
         self._high = high = self._top if query.before is None else min(self._top, query.before - 1)
         self._low = low
         if low <= high and (query.since_ms, query.until_ms) != (None, None):
             low, high = narrowed(self.ask, low, high, query.since_ms, query.until_ms)
         self._edge: int | None = None
-        if plan.index is None and plan.rest and high - low >= self._scan:
-            # No index: the look ends so many records on, whatever it found.
-            self._edge = low + self._scan - 1 if self._oldest_first else high - self._scan + 1
-            low, high = (low, self._edge) if self._oldest_first else (self._edge, high)
-        self.values = (*plan.values, low, high, *plan.rest_values)
+        if plan.column is not None:
+            self._begin_values = self._beside_index(low, high, indexed_to)
+        else:
+            if plan.index is None and plan.rest:
+                low, high = self._cut(low, high)
+            self._begin_values = (*plan.values, low, high)
+        self.values = (*self._begin_values, *plan.rest_values)
+
+    def _cut(self, low: int, high: int) -> tuple[int, int]:
+        """As much of a stretch as may be looked at row by row; the look ends there, if not at all.
+
+        The first of it in the order asked for, whatever is found there.
+        """
+        if high - low < self._most:
+            return low, high
+        if self._oldest_first:
+            self._edge = high = low + self._most - 1
+        else:
+            self._edge = low = high - self._most + 1
+        return low, high
+
+    def _beside_index(self, low: int, high: int, indexed_to: int) -> tuple[object, ...]:
+        """What to bind for a search by the log's own index and by the rows past it.
+
+        These are few, and each of them counts as looked at. Where they are not, because commits
+        have not caught up yet with a log from before the index, the look is at one side alone.
+        ``indexed_to``: up to where the index goes; what it said a moment ago is as true.
+        """
+        indexed, past = (low, min(high, indexed_to)), (max(low, indexed_to + 1), high)
+        count = max(past[1] - past[0] + 1, 0)
+        if 2 * count <= self._most:
+            self._most -= count
+        elif self._oldest_first and indexed[0] <= indexed[1]:
+            self._edge, past = indexed_to, _NOWHERE
+        else:
+            if indexed[0] <= indexed[1]:
+                self._edge, indexed = past[0], _NOWHERE
+            past = self._cut(*past)
+        value = self._plan.values
+        return (*value, *indexed, *value, *past)
 
     def ask(self, sql: str, values: Sequence[object]) -> Any:  # noqa: ANN401  a row of the driver's
         return self._connection.execute(sql, values).fetchone()
 
-    def one(self, sql: str, values: Sequence[object] | None = None) -> Any:  # noqa: ANN401  as ask
-        return self.ask(sql, self.values if values is None else values)[0]
+    def one(self, sql: str) -> Any:  # noqa: ANN401  as ask
+        return self.ask(sql, self.values)[0]
 
     def found(self, limit: int | None) -> str:
         """The columns of what matches, in order: along the index, then what the rest leaves."""
-        plan = self._plan
-        if not plan.rest and limit is not None:
-            return f"SELECT {_COLUMNS}, body IS NULL AS gone {self._along()} LIMIT {limit:d}"
-        along = f"SELECT {_COLUMNS}, body IS NULL AS gone {self._along()} LIMIT {self._scan:d}"
-        rest = f" WHERE {' AND '.join(plan.rest)}" if plan.rest else ""
+        rest = self._plan.rest
+        if not rest and limit is not None:
+            return self._rows(min(limit, self._most))
+        where = f" WHERE {' AND '.join(rest)}" if rest else ""
         most = "" if limit is None else f" LIMIT {limit:d}"
-        return f"SELECT * FROM ({along}){rest}{most}"  # noqa: S608  as in search
+        return f"SELECT * FROM ({self._rows(self._most)}){where}{most}"  # noqa: S608  as in search
+
+    def _rows(self, most: int) -> str:
+        """The first rows along the index, so many at most."""
+        columns = f"{_COLUMNS}, body IS NULL AS gone"
+        if self._plan.column is None:
+            return f"SELECT {columns} {self._along()} LIMIT {most:d}"
+        seqs = f"{self._along()} LIMIT {most:d}"
+        return f"SELECT {columns} FROM ({seqs}) CROSS JOIN records USING (seq)"  # noqa: S608  as in search
 
     def _along(self) -> str:
         plan = self._plan
+        if plan.column is not None:
+            return along_index(plan.column, oldest_first=self._oldest_first)
         source = "NOT INDEXED" if plan.index is None else f"INDEXED BY {plan.index}"
         terms = " AND ".join((*plan.terms, "seq BETWEEN ? AND ?"))
         direction = "ASC" if self._oldest_first else "DESC"
@@ -278,18 +330,23 @@ class _Look:
         """Where to go on. ``seqs``: what was found; ``limit``: how many of it were wanted."""
         if limit is not None and len(seqs) >= limit:
             return Reach(next=seqs[-1], end=False, top=self._top)
-        edge = self._edge
-        if edge is None and (self._plan.rest or limit is None):
-            bound = len(self._plan.values) + 2
-            row = self.ask(
-                f"SELECT seq {self._along()} LIMIT 1 OFFSET {self._scan - 1:d}",
-                self.values[:bound],
-            )
-            edge = None if row is None else row[0]
+        edge = self._last_looked_at(limit)
         if edge is not None:
             return Reach(next=edge, end=False, top=self._top)
         end = max(self._high, self._low - 1) if self._oldest_first else self._low
         return Reach(next=end, end=True, top=self._top)
+
+    def _last_looked_at(self, limit: int | None) -> int | None:
+        """The sequence at which the look ended, if it ended before the log."""
+        plan = self._plan
+        along_log = plan.index is None and plan.column is None
+        if along_log and self._edge is not None:
+            return self._edge
+        if not plan.rest and limit is not None and limit <= self._most:
+            return self._edge
+        seqs = self._along() if plan.column is not None else f"SELECT seq {self._along()}"
+        row = self.ask(f"{seqs} LIMIT 1 OFFSET {self._most - 1:d}", self._begin_values)
+        return self._edge if row is None else int(row[0])
 
 
 def _plan(query: RecordsQuery) -> _Plan:
@@ -306,39 +363,43 @@ def _plan(query: RecordsQuery) -> _Plan:
     rest = {f"{name} = ?": value for name, value in asked.items() if value is not None}
     if query.outcome is not None and query.outcome != "denied":
         rest["outcome = ?"] = query.outcome
-    index, terms, values = _index(query, rest)
+    way = _way(query)
     more, more_values = _other_terms(query)
-    if query.outcome == "denied" and index != "records_denied":
+    if query.outcome == "denied" and way.index != "records_denied":
         more.append(DENIED)
+    column = way.column
+    values = () if column is None else (rest.pop(f"{column} = ?"),)
     return _Plan(
-        index=index,
-        terms=terms,
+        column=column if way.index is None else None,
+        index=way.index,
+        terms=way.terms,
         values=values,
         rest=(*rest, *more),
         rest_values=(*rest.values(), *more_values),
     )
 
 
-def _index(
-    query: RecordsQuery, rest: dict[str, object]
-) -> tuple[str | None, tuple[str, ...], tuple[object, ...]]:
-    """An index, its terms and values; what it answers is taken out of ``rest``."""
+class _Way(msgspec.Struct, frozen=True):
+    """An index of SQLite's with its terms, or none; the column whose value it goes by, if any."""
+
+    column: str | None = None
+    index: str | None = None
+    terms: tuple[str, ...] = ()
+
+
+def _way(query: RecordsQuery) -> _Way:
     refusal = query.outcome not in (None, "ok", "denied")
     change = query.op is not None and query.op not in _USES
-    for index, column, condition, fits in (
-        ("records_by_request", "request_id", HAS_REQUEST, bool(query.request_id)),
-        ("records_denied", None, DENIED, query.outcome == "denied"),
-        ("records_refused", "outcome", DENIED, refusal),
-        ("records_by_change", "op", CHANGES, change),
-        ("records_by_handle", "handle_id", None, query.handle_id is not None),
-        ("records_by_principal", "principal", HAS_PRINCIPAL, bool(query.principal)),
-        ("records_by_key", "key_id", None, query.key_id is not None),
-    ):
-        if fits:
-            term = None if column is None else f"{column} = ?"
-            values = () if term is None else (rest.pop(term),)
-            return index, tuple(text for text in (term, condition) if text), values
-    return None, (), ()
+    ways = (
+        (bool(query.request_id), _Way("request_id")),
+        (query.outcome == "denied", _Way(None, "records_denied", (DENIED,))),
+        (refusal, _Way("outcome", "records_refused", ("outcome = ?", DENIED))),
+        (change, _Way("op", "records_by_change", ("op = ?", CHANGES))),
+        (bool(query.handle_id), _Way("handle_id")),
+        (bool(query.principal), _Way("principal")),
+        (bool(query.key_id), _Way("key_id")),
+    )
+    return next((way for fits, way in ways if fits), _Way())
 
 
 def _other_terms(query: RecordsQuery) -> tuple[list[str], list[object]]:

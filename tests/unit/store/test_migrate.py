@@ -1,6 +1,7 @@
 """Migration: all or nothing, repeatable, and what is not ours or not yet ours is left alone."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from keystead.errors import StartupError
-from keystead.ports import EpochRow, HistoryQuery, HistoryRow, ObjectRow
+from keystead.ports import EpochRow, HistoryQuery, HistoryRow, ObjectRow, RecordRow, RecordsQuery
 from keystead.store.migrate import alembic_config, migrate_sqlite
 from keystead.store.schema import METADATA
 from keystead.store.sqlite_journal import SqliteJournal
@@ -373,3 +374,50 @@ def test_a_folder_from_before_history_that_fails_to_migrate_is_unharmed(
     reader = SqliteLogReader(path)
     assert len(reader.history(HistoryQuery())) == len(OBJECTS)
     reader.close()
+
+
+def test_a_log_from_before_its_own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is searched at once, and filled by commits; of what it drops no name stays in the file."""
+    path = tmp_path / "registry.db"
+    migrate_to("0004", path, monkeypatch)
+    connection = sqlite3.connect(path)
+    connection.executemany(
+        "INSERT INTO records VALUES (?1,?1,1,'tls.sign','ok','k1',1,'canary-handle-'||?1,"
+        "'canary-principal-'||?1,'canary-request-'||?1,x'00',x'00',x'01',x'02','tls')",
+        [(seq,) for seq in range(15_000)],
+    )
+    connection.commit()
+    connection.close()
+    assert migrate_sqlite(path) == HEAD
+    journal, reader = SqliteJournal(path), SqliteLogReader(path)
+    assert reader.scrub()
+    assert canaries(path) < 45_000 + 100  # each once, in its record; the indexes had them, too
+    reached = []
+    for seq in range(15_000, 15_010):
+        check_found(reader, 7, 4_100, 14_900)
+        with journal.transaction() as tx:
+            tx.append([RecordRow(seq, seq, 1, "o", "ok", "k", 1, "h", "", "", b"", b"", b"", b"")])
+        row = journal._connection.execute("SELECT through FROM log_indexed")  # noqa: SLF001  no port gives it
+        reached.append(tuple(found for (found,) in row))
+    assert reached[:2] == [(12_287, -1, -1, -1), (12_287, 12_287, -1, -1)]
+    assert reached[3] == (12_287,) * 4
+    assert reached[7] == reached[9] == (15_004, 15_005, 15_006, 15_007)
+    check_found(reader, 7, 4_100, 14_900)
+    for first in range(0, 15_000, 500):
+        with journal.transaction() as tx:
+            assert tx.forget([(first, first + 499)], ["tls.sign"]) == 500
+    assert reader.scrub()
+    for each in (reader, journal):
+        each.close()
+    assert canaries(path) < 100  # in the slack of pages, as docs/log.md has it
+
+
+def canaries(path: Path) -> int:
+    return len(re.findall(rb"canary-[a-z]+-[0-9]+", path.read_bytes()))
+
+
+def check_found(reader: SqliteLogReader, *seqs: int) -> None:
+    for seq in seqs:
+        page = reader.search(RecordsQuery(handle_id=f"canary-handle-{seq}"))
+        assert [row.seq for row in page.rows] == [seq]
+        assert page.reach.end
