@@ -117,14 +117,15 @@ def test_killed_at_any_instant_it_forgets_nothing(tmp_path: Path) -> None:
             else:
                 assert isinstance(found, Cosigned), f"stands at {found}, {cosigned} was cosigned"
             killer = threading.Timer(instants.uniform(0.05, 0.4), running.end, [signal.SIGKILL])
-            killer.start()
             while True:
                 asked = cosigned + 1
                 if not isinstance(ask(running, LOG, cosigned, asked), Cosigned):
                     break
                 cosigned, grown = asked, grown + 1
+                if killer.ident is None:  # it has grown once, however busy the machine is
+                    killer.start()
             killer.join()
-    assert grown > KILLS
+    assert grown >= KILLS
 
 
 def fill(path: Path) -> None:

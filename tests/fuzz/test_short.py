@@ -164,8 +164,8 @@ def test_the_judge_sees_faults_memory_and_time(feed: object, what: str) -> None:
     judge = Judge()
     target = Target("bad", lambda choices: choices.blob(), feed, lambda _: 0)  # type: ignore[arg-type]  # functions of one argument
     for _ in range(8):  # every eighth is weighed, the others are timed
-        if not judge.findings:
-            judge.run(target, b"")
+        if not any(what in finding.what for finding in judge.findings):
+            judge.run(target, b"")  # on a busy machine what takes memory takes time, too
     assert any(what in finding.what for finding in judge.findings), judge.findings
 
 
