@@ -44,7 +44,7 @@ run: $(VENV)/.stamp-run  ## start the node on DATA, run the tour, serve until Ct
 test: lint types needs  ## check style and types, then run every test
 	$(say) 'tests'
 	@$(if $(filter-out file,$(origin DATA)),mkdir -p '$(DATA)' && PYTEST_DEBUG_TEMPROOT='$(DATA)') \
-	  $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal --durations 15 $(ARGS)
+	  $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
 
 cover:  ## run every test with coverage, which takes half as long again
 	@$(MAKE) test ARGS='--cov --cov-report=term:skip-covered $(ARGS)'

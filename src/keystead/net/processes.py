@@ -155,11 +155,13 @@ class Child:
         process = self._process
         if process is None or process.returncode is not None:
             return
+        # Not by `process`: it polls first, and takes the status of a child that has just ended away
+        # from the loop that waits for it.
         with suppress(ProcessLookupError):
-            process.terminate()
+            os.kill(process.pid, signal.SIGTERM)
         try:
             await asyncio.wait_for(process.wait(), timeout=within_s)
         except TimeoutError:
             with suppress(ProcessLookupError):
-                process.kill()
+                os.kill(process.pid, signal.SIGKILL)
             await process.wait()
