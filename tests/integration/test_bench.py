@@ -87,5 +87,8 @@ def test_a_run_that_is_stopped_ends_its_servers_and_removes_its_folder(data: Pat
         assert running.stderr is not None
         assert running.stderr.read() == b""
     assert node
+    patience = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in node) and time.monotonic() < patience:
+        time.sleep(0.05)  # whoever is ended last may still be on its way out
     assert not [pid for pid in node if Path(f"/proc/{pid}").exists()]
     assert not list(data.iterdir())
