@@ -30,9 +30,7 @@ from keystead.net.system import SystemClock, SystemRandom
 from keystead.ports import Custody
 from keystead.steward.config import StewardConfig
 from keystead.store.anchor_file import AnchorFile
-from keystead.store.sqlite_journal import SqliteJournal
-from keystead.store.sqlite_registry import SqliteRegistry
-from keystead.store.sqlite_search import SqliteLogReader
+from keystead.store.opening import Store, migrate, open_store
 from keystead.store.tile_files import CHECKPOINT
 from keystead.supervisor import NodeOptions, run_node
 from keystead.translog.notes import parse_vkey
@@ -61,13 +59,14 @@ _DEPLOYMENT_BYTES = 8
 class VaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where a vault's registry, seal and socket are; paths are relative to the data folder.
 
-    ``token_file``: where a first start leaves the operator's token for the supervisor. ``log``: the
-    folder that the steward publishes to. ``anchor``: the file on another disk that remembers the
-    log. ``witnesses``: verifier keys of those who cosign it, of whom ``quorum`` must be heard at a
-    start.
+    ``database``: the path of an SQLite file, or a PostgreSQL URL. ``url``: where the node's front
+    listens, for people. ``token_file``: where a first start leaves the operator's token for the
+    supervisor. ``log``: the folder that the steward publishes to. ``anchor``: the file on another
+    disk that remembers the log. ``witnesses``: verifier keys of those who cosign it, of whom
+    ``quorum`` must be heard at a start.
     """
 
-    registry: str
+    database: str
     seal_file: str
     socket: str
     node: str
@@ -76,12 +75,15 @@ class VaultConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     anchor: str | None = None
     witnesses: tuple[str, ...] = ()
     quorum: int = 0
+    url: str = ""
+    allow_async_standby: bool = False
 
 
 class MigrateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which registry to migrate."""
+    """Which registry to migrate, and whose log in it."""
 
-    registry: str
+    database: str
+    node: str
 
 
 # --- the vault -----------------------------------------------------------------------------------
@@ -90,9 +92,7 @@ class MigrateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class _Opened(msgspec.Struct, frozen=True):
     """What a vault stands on once its root key is unsealed."""
 
-    registry: SqliteRegistry
-    journal: SqliteJournal
-    log_reader: SqliteLogReader
+    store: Store
     root: RootKey
     secrets: VaultSecrets
     deployment: str
@@ -104,9 +104,8 @@ class _Opened(msgspec.Struct, frozen=True):
 
 def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRandom) -> _Opened:
     """Unseal and check what is there; at the very first start, make it."""
-    path = Path(config.registry)
-    registry, journal = SqliteRegistry(path), SqliteJournal(path)
-    log_reader = SqliteLogReader(path)
+    store = open_store(config.database, config.node, allow_async_standby=config.allow_async_standby)
+    registry, journal = store.registry, store.journal
     seal = FileSeal(Path(config.seal_file))
     stored, sealed = registry.meta(DEPLOYMENT), registry.meta(SEALED_ROOT)
     if stored is None or sealed is None:
@@ -135,15 +134,13 @@ def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRand
     gap = record_gaps(
         registry, journal, epoch=snapshot.epoch, node=config.node, clock=clock, random=random
     )
-    forgotten = forget_again(log_reader, journal)
+    forgotten = forget_again(store.log_reader, journal)
     began = -1
     if config.witnesses:
         began = record_start(
             journal, epoch=snapshot.epoch, node=config.node, clock=clock, random=random
         )
-    return _Opened(
-        registry, journal, log_reader, root, secrets, deployment, snapshot, gap, forgotten, began
-    )
+    return _Opened(store, root, secrets, deployment, snapshot, gap, forgotten, began)
 
 
 def _secrets(root: RootKey) -> VaultSecrets:
@@ -159,9 +156,11 @@ def _base(
     protections: dict[str, str],
 ) -> Base:
     return Base(
-        registry=opened.registry,
-        journal=opened.journal,
-        log_reader=opened.log_reader,
+        registry=opened.store.registry,
+        journal=opened.store.journal,
+        log_reader=opened.store.log_reader,
+        watch=opened.store.watch,
+        url=config.url,
         custody=custody,
         secrets=opened.secrets,
         clock=SystemClock(),
@@ -185,6 +184,8 @@ async def _serve_vault(config: VaultConfig, opened: _Opened, protections: dict[s
     vault = wire(_base(config, opened, custody, protections))
     vault.standing.count("gap_uses", "", opened.gap)
     vault.committer.start()
+    if vault.following is not None:
+        vault.following.start()
     server = await listen(vault.service, config.socket)
     stop = _stop_event()
     gc.collect()
@@ -200,9 +201,7 @@ async def _serve_vault(config: VaultConfig, opened: _Opened, protections: dict[s
     server.close()
     await vault.close()
     custody.close()
-    opened.log_reader.close()
-    opened.registry.close()
-    opened.journal.close()  # last: a read-only connection could not checkpoint the write-ahead log
+    opened.store.close()
 
 
 def _run_vault(config: VaultConfig) -> None:
@@ -212,6 +211,7 @@ def _run_vault(config: VaultConfig) -> None:
     opened = _open_deployment(config, SystemClock(), SystemRandom())
     protections |= {
         "seal": "file: for development; who copies seal and registry has the keys",
+        "database": opened.store.protection(),
     }
     Path(config.socket).unlink(missing_ok=True)  # of a node that was killed; the lock is ours
     uvloop.run(_serve_vault(config, opened, protections))
@@ -221,10 +221,8 @@ def _run_vault(config: VaultConfig) -> None:
 
 
 def _run_migrate(config: MigrateConfig) -> None:
-    from keystead.store.migrate import migrate_sqlite  # noqa: PLC0415  only this role loads SQLAlchemy
-
     os.umask(0o077)
-    report_ready(schema=migrate_sqlite(Path(config.registry)))
+    report_ready(schema=migrate(config.database, config.node))
 
 
 def _run_front(config: FrontConfig) -> None:

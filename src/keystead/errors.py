@@ -24,6 +24,7 @@
     │   ├── ReservationEnded      reservation_ended    503
     │   ├── CustodyUnavailable    custody_unavailable  503
     │   ├── LogUnavailable        log_unavailable      503
+    │   │   └── CommitContended   another node came between, nothing was applied: do it again
     │   └── StateRolledBack       state_rolled_back    503
     ├── InvariantViolation        Keystead is wrong: report it      internal  500
     ├── SignatureInvalid          what was verified does not verify
@@ -44,6 +45,7 @@ __all__ = [
     "AlgorithmForbidden",
     "ApprovalRequired",
     "CallerError",
+    "CommitContended",
     "Conflict",
     "ContextMismatch",
     "CustodyUnavailable",
@@ -231,6 +233,10 @@ class LogUnavailable(ServiceError):
     code = "log_unavailable"
 
 
+class CommitContended(LogUnavailable):
+    """Another node's commit came between: nothing of this one was applied, so do it again."""
+
+
 class StateRolledBack(ServiceError):
     """The registry is older than, or other than, what its seals and anchors remember (I10)."""
 
@@ -270,7 +276,7 @@ def _wire_classes() -> dict[str, type[KeysteadError]]:
     while waiting:
         cls = waiting.pop()
         waiting.extend(cls.__subclasses__())
-        if cls.code:
+        if "code" in vars(cls):  # one that only inherits its code does not stand for it
             found[cls.code] = cls
     return found
 

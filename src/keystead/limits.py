@@ -30,6 +30,7 @@ __all__ = [
     "DENIALS_RECORDED_PER_MINUTE",
     "DENIAL_SCOPES_MAX",
     "DERIVED_BYTES_MAX",
+    "EPOCH_POLL_S",
     "FIRMWARE_NAMES_MAX",
     "FIRMWARE_STEP_MAX",
     "FRAME_BYTES_MAX",
@@ -57,6 +58,7 @@ __all__ = [
     "KEY_VERSIONS_MAX",
     "LABELS_MAX",
     "LABEL_BYTES_MAX",
+    "LEASE_LIFE_MS",
     "LEDGER_ENTRY_BYTES_MAX",
     "LIST_ITEMS_MAX",
     "LOG_BODY_BYTES_MAX",
@@ -87,6 +89,7 @@ __all__ = [
     "RATE_BUCKETS_MAX",
     "REASON_BYTES_MAX",
     "REQUEST_TIMEOUT_S",
+    "RESERVATION_DRIFT_MS",
     "RESERVATION_LIFE_MS",
     "RESERVATION_USES",
     "RSA_BITS_MAX",
@@ -216,8 +219,18 @@ RESERVATION_USES = 2_000
 """Uses one best-effort reservation holds: the most a crash can leave as a gap (I2)."""
 RESERVATION_LIFE_MS = 2_000
 """How long a reservation may be spent, by CLOCK_BOOTTIME from before it was asked for."""
+RESERVATION_DRIFT_MS = 20
+"""What CLOCK_BOOTTIME of two machines may drift apart in a reservation's life: a hundredth, where
+crystals are within a ten-thousandth and NTP slews by a two-thousandth."""
 BEST_EFFORT_FLUSH_S = 0.05
 """Within this the record of a best-effort use follows its answer (I2)."""
+
+# --- several nodes --------------------------------------------------------------------------------
+
+LEASE_LIFE_MS = 5_000
+"""A leader that has not renewed its lease for so long is replaced; it renews once a second."""
+EPOCH_POLL_S = 0.25
+"""How often a node asks for the epoch where no notification comes: the truth is in the asking."""
 
 # --- the Merkle log ------------------------------------------------------------------------------
 

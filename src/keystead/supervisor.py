@@ -37,15 +37,18 @@ _REGISTRY, _LOG, _VAULT_SOCKET, _FRONT_SOCKET, _LOCK, _TOKEN = (
 class NodeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ``keystead up`` was asked for; paths are absolute.
 
-    ``anchor``: a file on another disk that remembers the log. ``witnesses``: address and verifier
-    key of each that cosigns it; ``quorum``: how many must be heard. ``operator_token_file``: where
-    a first start leaves the operator's token for the person who started it, mode 0600; without it
-    the token is shown once. ``publish``: no command turns it off, only a benchmark, to see what
-    checkpoints and tiles cost. ``tour``: run the tour when the node serves; ``once``: end after it,
-    with its status.
+    ``database``: a PostgreSQL URL without a password; None: SQLite in the data folder.
+    ``anchor``: a file on another disk that remembers the log. ``witnesses``: address and
+    verifier key of each that cosigns it; ``quorum``: how many must be heard.
+    ``operator_token_file``: where a first start leaves the operator's token for the person who
+    started it, mode 0600; without it the token is shown once. ``publish``: no command turns it
+    off, only a benchmark, to see what checkpoints and tiles cost. ``tour``: run the tour when
+    the node serves; ``once``: end after it, with its status.
     """
 
     data: str
+    database: str | None = None
+    allow_async_standby: bool = False
     listen: str = "127.0.0.1:7410"
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -116,12 +119,15 @@ class _Node:
 
     async def _start(self) -> None:
         options = self._options
-        migration = self._make("migrate", registry=_REGISTRY)
+        database = options.database or _REGISTRY
+        migration = self._make("migrate", database=database, node=options.node)
         await migration.start()
         await migration.wait()
         vault = self._make(
             "vault",
-            registry=_REGISTRY,
+            database=database,
+            allow_async_standby=options.allow_async_standby,
+            url=self._url(),
             seal_file=options.seal_file or "seal.key",
             socket=_VAULT_SOCKET,
             node=options.node,
@@ -140,12 +146,14 @@ class _Node:
             tls_cert=options.tls_cert,
             tls_key=options.tls_key,
             published=_LOG,
+            node=options.node,
         )
         (self._data / _LOG).mkdir(mode=0o755, exist_ok=True)
         steward = self._make(
             "steward",
             vault_socket=_VAULT_SOCKET,
-            registry=_REGISTRY,
+            database=database,
+            node=options.node,
             log=_LOG if options.publish else None,
             witnesses=options.witnesses,
             quorum=options.quorum,
@@ -164,6 +172,11 @@ class _Node:
         # If it was any free one: a front that is started again is where clients look for it.
         front.reconfigure(listen_port=int(self._address.rpartition(":")[2]))
         self._announce(facts)
+
+    def _url(self) -> str:
+        """Where others find the front, if that is known before it listens."""
+        scheme = "https" if self._options.tls_cert else "http"
+        return f"{scheme}://{self._options.listen}" if self._port else ""
 
     def _announce(self, facts: dict[str, object]) -> None:
         self._say_announcement(facts)
@@ -184,6 +197,8 @@ class _Node:
             _say(f"The operator token is in {kept} (mode 0600); the vault keeps only its hash.")
         elif token:
             _say(f"Operator token, shown this once; the vault keeps only its hash:\n  {token}")
+        if self._options.database is not None:
+            _say(f"Node {self._options.node} on the registry of deployment {facts['deployment']}.")
         _say("Seal: file, for development. See docs/limitations.md.")
         if self._options.anchor is None and not self._options.witnesses:
             _say("Anchor: off, so a restored older copy of the whole data folder is not detected;")

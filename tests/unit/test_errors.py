@@ -24,7 +24,8 @@ def test_the_drawn_tree_names_every_class_with_its_code_and_status() -> None:
     coded = {
         name: (cls.code, cls.status)
         for name, cls in vars(errors).items()
-        if isinstance(cls, type) and issubclass(cls, KeysteadError) and cls.code
+        if isinstance(cls, type) and issubclass(cls, KeysteadError)
+        if cls.code and "code" in vars(cls)  # of its own, not one that it only inherits
     }
     assert coded == DRAWN
     assert len(DRAWN) == 21
@@ -38,6 +39,11 @@ def test_a_code_stands_for_its_class(name: str) -> None:
     error = error_for_code(code, "no", hint="do", retry_after_s=2.0)
     assert type(error).__name__ == name
     assert (error.code, error.status, error.retry_after_s) == (code, status, 2.0)
+
+
+def test_a_class_that_inherits_its_code_does_not_stand_for_it() -> None:
+    assert issubclass(errors.CommitContended, errors.LogUnavailable)
+    assert type(error_for_code("log_unavailable", "no")) is errors.LogUnavailable
 
 
 @pytest.mark.parametrize("code", ["", "unheard_of", "MALFORMED_REQUEST"])

@@ -50,8 +50,8 @@ class Common(Output):
         str | None,
         typer.Option(
             metavar="URL",
-            help=f"The node: https://host:port, unix:/path, or http:// on this machine; else"
-            f" KEYSTEAD_URL, else {DEFAULT_URL}.",
+            help=f"The node: https://host:port, unix:/path, or http:// on this machine; several"
+            f" fronts with commas between; else KEYSTEAD_URL, else {DEFAULT_URL}.",
             rich_help_panel=EVERYWHERE,
         ),
     ] = None
@@ -63,7 +63,7 @@ class Common(Output):
 
     @property
     def address(self) -> str:
-        """The address of the node."""
+        """The address of the node, or of several fronts, with commas between."""
         return self.url or os.environ.get("KEYSTEAD_URL") or DEFAULT_URL
 
     def connect(self) -> Client:

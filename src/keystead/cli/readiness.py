@@ -6,6 +6,7 @@ import msgspec
 
 from keystead.client.core import Call, Flow, Reply, Request, Send, Session, Turn, decode
 from keystead.errors import ServiceError
+from keystead.frames.messages import NodeView
 
 __all__ = ["Readiness", "readiness"]
 
@@ -23,17 +24,21 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int | None = None
     last_seq: int | None = None
     keys: int | None = None
+    nodes: tuple[NodeView, ...] = ()
 
 
 class _Ask(Call[Readiness], frozen=True, kw_only=True):
     def flow(self, session: Session, turn: Turn) -> Flow[Readiness]:
-        """Ask once, and read the answer whatever its status is."""
-        turn = yield Send(Request(method="GET", path="/ready"), _TIMEOUT_S)
-        if isinstance(turn.came, Reply):
-            return decode(turn.came.body, Readiness)
-        why = turn.came.why if turn.came is not None else "nothing came back"
+        """Ask each front once until one answers, and read that whatever its status is."""
+        silent: list[str] = []
+        for url in session.fronts.order(turn.monotonic_s):
+            turn = yield Send(Request(method="GET", path="/ready"), _TIMEOUT_S, url)
+            if isinstance(turn.came, Reply):
+                return decode(turn.came.body, Readiness)
+            why = turn.came.why if turn.came is not None else "nothing came back"
+            silent.append(f"{url}: {why}")
         raise ServiceError(
-            f"no answer from {session.url}: {why}",
+            f"no answer from {'; '.join(silent)}",
             hint="Is the node up? Start one with keystead up, or name another with --url",
         )
 

@@ -51,6 +51,9 @@ def report(
         int,
         typer.Option(metavar="SEQ", min=0, help="The use's place in the log, from its receipt."),
     ],
+    node: Annotated[
+        str, typer.Option(metavar="NODE", help="In whose log, from its receipt; else the front's.")
+    ] = "",
     problem: Annotated[Problem, typer.Option(help="What is wrong with what it gave.")],
 ) -> None:
     """Report that what one use of a key gave does not verify; a rollout's gates count it."""
@@ -61,6 +64,7 @@ def report(
             handle,
             seq,
             problem,
+            node=node,
             context=teller.context,
             idempotency_key=teller.idempotency_key,
             reason=teller.reason,

@@ -8,6 +8,7 @@ from keystead.cli.command import alone, command
 from keystead.cli.options import Common
 from keystead.cli.readiness import Readiness, readiness
 from keystead.cli.show import panel, render
+from keystead.frames.messages import NodeView
 
 __all__ = ["app"]
 
@@ -37,5 +38,12 @@ def _members(common: Common, found: Readiness) -> dict[str, object]:
         "keys": found.keys,
         "epoch": found.epoch,
         "last record": found.last_seq,
+        "nodes": "; ".join(map(_node, found.nodes)),
         **found.protections,
     }
+
+
+def _node(node: NodeView) -> str:
+    """One node of the deployment, with what it said last."""
+    parts = [f"{node.node}, holds to epoch {node.epoch}"]
+    return ", ".join(parts + ["leads"] * node.leads + [node.url] * bool(node.url))

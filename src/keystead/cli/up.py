@@ -15,6 +15,7 @@ from keystead.cli.command import alone, command
 from keystead.cli.options import Output
 from keystead.errors import MalformedRequest
 from keystead.keys.model import check_name
+from keystead.store.opening import check_database
 from keystead.supervisor import NodeOptions
 from keystead.translog.notes import parse_vkey
 
@@ -39,6 +40,21 @@ class NodeFlags:
     tls_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Private key of that certificate (PEM).")
     ] = None
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="KEYSTEAD_DATABASE",
+            help="postgresql://..., without a password; else SQLite in the data folder.",
+        ),
+    ] = None
+    allow_async_standby: Annotated[
+        bool,
+        typer.Option(
+            "--allow-async-standby",
+            help="Accept a standby that may lose what was acknowledged, if the primary is lost.",
+        ),
+    ] = False
     seal_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The seal; else seal.key in the data folder."),
@@ -71,6 +87,7 @@ class NodeFlags:
     "up",
     "keystead up --data /var/lib/keystead --operator-token-file /etc/keystead/operator.token",
     "keystead up --listen 0.0.0.0:7410 --tls-cert node.pem --tls-key node.key",
+    "keystead up --data b --database postgresql://db.internal/keystead --node b --seal-file a.key",
 )
 def up(output: Output, flags: NodeFlags) -> None:
     """Start everything on the embedded default, and serve until Ctrl-C."""
@@ -95,6 +112,8 @@ def node_options(flags: NodeFlags, *, as_json: bool) -> NodeOptions:
     witnesses = tuple(map(_witness, flags.witness or []))
     return NodeOptions(
         data=str(flags.data.absolute()),
+        database=None if flags.database is None else check_database(flags.database),
+        allow_async_standby=flags.allow_async_standby,
         listen=flags.listen,
         tls_cert=_absolute(flags.tls_cert),
         tls_key=_absolute(flags.tls_key),

@@ -132,7 +132,11 @@ class Issued(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ask(Call[R], Generic[R], frozen=True, kw_only=True):
-    """One request that is no use of a key. ``operator``: it takes an operator's token."""
+    """One request that is no use of a key. ``operator``: it takes an operator's token.
+
+    ``of_log``: it is of one node's log, so it goes to the first front of the client and to no
+    other: there the same sequence is another record.
+    """
 
     method: Literal["GET", "POST"]
     path: str
@@ -140,6 +144,7 @@ class Ask(Call[R], Generic[R], frozen=True, kw_only=True):
     body: bytes = b""
     operator: bool = True
     idempotency_key: str | None = None
+    of_log: bool = False
 
     def flow(self, session: Session, turn: Turn) -> Flow[R]:
         """Send it, again as far as the session's policy goes."""
@@ -162,7 +167,8 @@ class Ask(Call[R], Generic[R], frozen=True, kw_only=True):
             repeatable=self.method == "GET" or self.idempotency_key is not None,
         )
         until_s = turn.monotonic_s + session.retry.deadline_s
-        reply, _ = yield from exchange(session, lambda _: request, turn, until_s)
+        only = session.fronts.urls[0] if self.of_log else ""
+        reply, _ = yield from exchange(session, lambda _: request, turn, until_s, only=only)
         return self.read(reply)
 
 
@@ -322,7 +328,7 @@ def history(
     """
     asked: dict[str, str | int | None] = {"kind": kind, "name": name}
     asked |= {"at_seq": at_seq, "at_ms": at_ms, "before": before, "limit": limit}
-    return _get("/v1/history" + _query(asked), HistoryPage)
+    return _get("/v1/history" + _query(asked), HistoryPage, of_log=True)
 
 
 def issue_handle(
@@ -407,12 +413,13 @@ def search_log(
 ) -> Ask[LogPage]:
     """One page of a search: as far as the node looked, and where to go on."""
     order = {"oldest_first": "true" if oldest_first else None, "limit": limit}
-    return _get("/v1/log" + _query({**_asked(filters), **order}), LogPage)
+    return _get("/v1/log" + _query({**_asked(filters), **order}), LogPage, of_log=True)
 
 
 def count_log(by: CountBy, **filters: Unpack[Filters]) -> Ask[LogCounts]:
     """Counts by a column, newest first, as far as the node looked at once."""
-    return _get("/v1/log/counts" + _query({"by": by, **_asked(filters)}), LogCounts)
+    asked = _query({"by": by, **_asked(filters)})
+    return _get("/v1/log/counts" + asked, LogCounts, of_log=True)
 
 
 class Search(Call[list[RecordInfo]], frozen=True, kw_only=True):
@@ -450,7 +457,7 @@ def log(*, oldest_first: bool = False, limit: int = 50, **filters: Unpack[Filter
 def disclose(seq: int, *, reason: str = "") -> Ask[Disclosed]:
     """One record's exact body and salt. It is not asked again by itself: each time is recorded."""
     command = DiscloseRecord(seq=seq, reason=reason)
-    return _post("/v1/log/disclose", command, Disclosed, once=False)
+    return _post("/v1/log/disclose", command, Disclosed, once=False, of_log=True)
 
 
 def forget_records(
@@ -475,12 +482,12 @@ def forget_records(
         dry_run=dry_run,
         reason=reason,
     )
-    return _post("/v1/log/forget", command, Forgotten, once=False)
+    return _post("/v1/log/forget", command, Forgotten, once=False, of_log=True)
 
 
 def go_on(*, reason: str) -> Ask[WentOn]:
     """Have a node use its keys although an anchor of its log was not heard since its start."""
-    return _post("/v1/log/go-on", GoOn(reason=reason), WentOn)
+    return _post("/v1/log/go-on", GoOn(reason=reason), WentOn, of_log=True)
 
 
 def reconcile_records(
@@ -495,30 +502,40 @@ def reconcile_records(
     command = ReconcileRecords(
         key=key, version=version, seen=tuple(seen), after=after, before=before
     )
-    return _post("/v1/log/reconcile", command, Reconciled)
+    return _post("/v1/log/reconcile", command, Reconciled, of_log=True)
 
 
 def tally_reconciled(key: str, tally: Tally, *, version: int = 0) -> Ask[Reconciled]:
     """Have what came of it recorded: one without a record is an alert. It is not asked again."""
     command = ReconcileRecords(key=key, version=version, tally=tally)
-    return _post("/v1/log/reconcile", command, Reconciled, once=False)
+    return _post("/v1/log/reconcile", command, Reconciled, once=False, of_log=True)
 
 
 # --- how ---------------------------------------------------------------------------------------
 
 
-def _get(path: str, form: type[R], *, operator: bool = True) -> Ask[R]:
+def _get(path: str, form: type[R], *, operator: bool = True, of_log: bool = False) -> Ask[R]:
     return Ask(
-        method="GET", path=path, read=lambda reply: decode(reply.body, form), operator=operator
+        method="GET",
+        path=path,
+        read=lambda reply: decode(reply.body, form),
+        operator=operator,
+        of_log=of_log,
     )
 
 
 def _post(
-    path: str, command: _Change, form: type[R], *, without: str = "", once: bool = True
+    path: str,
+    command: _Change,
+    form: type[R],
+    *,
+    without: str = "",
+    once: bool = True,
+    of_log: bool = False,
 ) -> Ask[R]:
     """A change; ``without``: the member that the path says already.
 
-    ``once``: it has one effect however often it is sent.
+    ``once``: it has one effect however often it is sent. ``of_log``: as in :class:`Ask`.
     """
     members = msgspec.to_builtins(command)
     left_out = {"do", without}
@@ -529,6 +546,7 @@ def _post(
         body=msgspec.json.encode(body),
         read=lambda reply: decode(reply.body, form),
         idempotency_key=new_idempotency_key() if once else None,
+        of_log=of_log,
     )
 
 

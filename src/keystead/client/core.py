@@ -7,14 +7,22 @@ with a :class:`Turn`: what time it now is, a random number, and what came back. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from keystead.client.fronts import Fronts, Line, no_front
 from keystead.client.proof import Bound
-from keystead.client.retry import Retry, may_repeat, parse_retry_after, wait_s
-from keystead.errors import KeysteadError, ServiceError, error_for_code
+from keystead.client.retry import (
+    Retry,
+    Verdict,
+    aside_s,
+    parse_retry_after,
+    verdict_on,
+    wait_s,
+)
+from keystead.errors import CallerError, KeysteadError, ServiceError, error_for_code
 
 __all__ = [
     "Call",
@@ -31,6 +39,7 @@ __all__ = [
     "decode",
     "error_of",
     "exchange",
+    "front_by_front",
     "is_success",
     "problem_error",
 ]
@@ -99,10 +108,11 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Send this, and give each phase of it ``timeout_s``."""
+    """Send this to a front, by default the preferred one; all of it ends within ``timeout_s``."""
 
     request: Request
     timeout_s: float
+    front: str = ""
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -116,16 +126,26 @@ Flow = Generator[Effect, Turn, T]
 
 
 class Session:
-    """What one client keeps between calls: address, patience, credentials, deployment."""
+    """What one client keeps between calls: fronts, patience, credentials, deployment."""
 
     def __init__(
-        self, url: str, retry: Retry, *, operator: str | None = None, bound: Bound | None = None
+        self,
+        urls: Sequence[str],
+        retry: Retry,
+        *,
+        operator: str | None = None,
+        bound: Bound | None = None,
     ) -> None:
-        self.url = url
+        self.fronts = Fronts(urls)
         self.retry = retry
         self.operator = operator
         self.bound = bound
         self.deployment: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The addresses of all fronts, to be shown."""
+        return ", ".join(self.fronts.urls)
 
     def __repr__(self) -> str:
         return f"<Session with {self.url}>"
@@ -151,58 +171,136 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def exchange(
-    session: Session, make: Callable[[int], Request], turn: Turn, until_s: float
+    session: Session,
+    make: Callable[[int], Request],
+    turn: Turn,
+    until_s: float,
+    *,
+    only: str = "",
 ) -> Flow[tuple[Reply, Turn]]:
     """Send one request until it is answered, refused for good, or the deadline is near.
 
+    A front that does not answer, or refuses for want of what is behind it, is passed over for the
+    next at once; only after all of them comes a pause. Each try has an equal share of what is left
+    until the deadline, so that a front that hangs leaves time for the others.
+
     ``make``: builds the request of one try for its time in Unix milliseconds, as proofs of
-    possession bear one; ``until_s``: the deadline on the clock of ``turn.monotonic_s``.
+    possession bear one; ``until_s``: the deadline on the clock of ``turn.monotonic_s``; ``only``:
+    the address of the one front to ask; empty: all.
 
     Returns:
         The reply that the request accepts, and the turn it came in.
 
     Raises:
         KeysteadError: the refusal, as its class of ``errors.py``; ``ServiceError`` for no answer.
+            After several fronts it names each, and is of the class that their refusals share.
     """
-    policy, started_s, tries = session.retry, turn.monotonic_s, 0
+    policy, started_s, line = session.retry, turn.monotonic_s, Line(session.fronts, only)
+    error: KeysteadError = ServiceError("the deadline passed before the request was sent")
+    verdict = Verdict.NEXT
     while True:
+        front, waiting = line.head(turn.monotonic_s)
         left_s = until_s - turn.monotonic_s
         if left_s <= 0:
-            raise ServiceError("the deadline passed before the request was sent")
+            raise _noted(_last(line, error, verdict), line, turn.monotonic_s - started_s)
         request = make(turn.now_ms)
-        turn = yield Send(request, min(policy.try_s, left_s))
-        tries += 1
+        turn = yield Send(request, min(policy.try_s, left_s / waiting), front)
         if isinstance(turn.came, Reply) and request.accept(turn.came):
+            line.answered()
             return turn.came, turn
-        error, again = _refusal(session, request, turn)
+        error, verdict = _refused(session, line, request, turn)
+        if verdict is Verdict.FINAL:
+            raise _noted(error, line, turn.monotonic_s - started_s)
+        if line.goes_on:
+            continue
         pause_s = wait_s(
             policy,
-            tries=tries,
+            tries=line.rounds,
             left_s=until_s - turn.monotonic_s,
-            retry_after_s=error.retry_after_s,
+            retry_after_s=error.retry_after_s if verdict is Verdict.SAME else line.retry_after_s(),
             random=turn.random,
         )
-        if not again or pause_s is None:
-            if tries > 1:
-                error.add_note(f"after {tries} tries in {turn.monotonic_s - started_s:.1f} s")
-            raise error
+        if line.is_over or pause_s is None:
+            raise _noted(_last(line, error, verdict), line, turn.monotonic_s - started_s)
         turn = yield Pause(pause_s)
 
 
-def _refusal(session: Session, request: Request, turn: Turn) -> tuple[KeysteadError, bool]:
-    """The error that a turn stands for, and whether to send again."""
+def front_by_front(
+    session: Session,
+    ask: Callable[[str, Turn, float], Flow[T]],
+    turn: Turn,
+    *,
+    passed: tuple[type[KeysteadError], ...],
+) -> Flow[T]:
+    """Ask one front after the other for what only one of them may have.
+
+    ``ask``: asks the front at an address, from a turn on, until a deadline; each has an equal share
+    of what is left. ``passed``: errors after which the next front is asked.
+
+    Raises:
+        KeysteadError: as ``ask``; with several fronts, one that says of each why not.
+    """
+    until_s = turn.monotonic_s + session.retry.deadline_s
+    fronts = session.fronts.order(turn.monotonic_s)
+    failures: dict[str, KeysteadError] = {}
+    for at, front in enumerate(fronts):
+        share_s = (until_s - turn.monotonic_s) / (len(fronts) - at)
+        try:
+            return (yield from ask(front, turn, turn.monotonic_s + share_s))
+        except passed as exc:
+            failures[front] = exc
+        turn = yield Pause(0.0)  # what time it is, now that the flow inside has ended
+    if len(fronts) == 1:
+        raise failures[fronts[0]]
+    said = {front: exc.message for front, exc in failures.items()}
+    raise no_front(said, list(failures.values()))
+
+
+def _refused(
+    session: Session, line: Line, request: Request, turn: Turn
+) -> tuple[KeysteadError, Verdict]:
+    """The error that a turn stands for, and what to do; the line is told how its head did."""
+    policy, (front, _) = session.retry, line.head(turn.monotonic_s)
     if isinstance(turn.came, Reply):
-        reply = turn.came
-        error = error_of(reply, turn.now_ms)
+        error = error_of(turn.came, turn.now_ms)
+        why = f"{error.code}: {error.message}" if error.code else error.message
         if type(error) is ServiceError:
-            return error, request.repeatable and reply.status in _GATEWAY
-        return error, may_repeat(session.retry, error, repeatable=request.repeatable)
-    failed = turn.came or Failed(why="nothing came back", sent=True)
+            again = request.repeatable and turn.came.status in _GATEWAY
+            verdict = Verdict.NEXT if again else Verdict.FINAL
+        else:
+            verdict = verdict_on(policy, error, repeatable=request.repeatable)
+        if verdict is Verdict.SAME or isinstance(error, CallerError):
+            line.answered()
+            return error, verdict
+    else:
+        failed = turn.came or Failed(why="nothing came back", sent=True)
+        error, why = _unanswered(front, failed, repeatable=request.repeatable), failed.why
+        again = request.repeatable or not failed.sent
+        verdict = Verdict.NEXT if again else Verdict.FINAL
+    aside_until_s = turn.monotonic_s + aside_s(
+        policy, retry_after_s=error.retry_after_s, random=turn.random
+    )
+    line.failed(why, error, verdict, aside_until_s)
+    return error, verdict
+
+
+def _unanswered(front: str, failed: Failed, *, repeatable: bool) -> ServiceError:
     doubt = "It may have had its effect: look before asking again" if failed.sent else ""
-    if request.repeatable and failed.sent:
+    if repeatable and failed.sent:
         doubt = "Sent again under the same idempotency key it has one effect"
-    error = ServiceError(f"no answer from {session.url}: {failed.why}", hint=doubt)
-    return error, request.repeatable or not failed.sent
+    return ServiceError(f"no answer from {front}: {failed.why}", hint=doubt)
+
+
+def _last(line: Line, error: KeysteadError, verdict: Verdict) -> KeysteadError:
+    return error if verdict is Verdict.SAME else line.error(error)
+
+
+def _noted(error: KeysteadError, line: Line, seconds: float) -> KeysteadError:
+    if line.tries > 1:
+        error.add_note(f"after {line.tries} tries in {seconds:.1f} s")
+    if line.passes_others_over:
+        error.add_note("the other fronts were not asked: it is of one node's log")
+    return error
 
 
 def error_of(reply: Reply, now_ms: int) -> KeysteadError:

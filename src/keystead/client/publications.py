@@ -6,12 +6,13 @@ the greatest epoch that it has seen of each list, so that nobody puts an older o
 
 from __future__ import annotations
 
+from functools import partial
 from urllib.parse import quote
 
 import msgspec
 
-from keystead.client.core import Call, Flow, Request, Session, Turn, exchange
-from keystead.errors import SignatureInvalid
+from keystead.client.core import Call, Flow, Request, Session, Turn, exchange, front_by_front
+from keystead.errors import ServiceError, SignatureInvalid
 from keystead.keys.revocations import (
     DenyList,
     ListName,
@@ -75,24 +76,36 @@ class FetchList(Call[CheckedList], frozen=True, kw_only=True):
         """Ask for both; once more, past every cache, if they do not belong together.
 
         A change between the two answers, or a cache that holds one of them longer, is no attack.
+        Each node signs with its own log's key: of several fronts the next is asked then.
         """
-        until_s = turn.monotonic_s + session.retry.deadline_s
-        note, turn = yield from self._get(".note", session, turn, until_s, {})
-        data, turn = yield from self._get("", session, turn, until_s, {})
+        return front_by_front(
+            session, partial(self._from, session), turn, passed=(SignatureInvalid, ServiceError)
+        )
+
+    def _from(self, session: Session, front: str, turn: Turn, until_s: float) -> Flow[CheckedList]:
+        get = partial(self._get, session, front, until_s)
+        note, turn = yield from get(".note", turn, {})
+        data, turn = yield from get("", turn, {})
         try:
             return self._checked(data, note)
         except SignatureInvalid:
-            note, turn = yield from self._get(".note", session, turn, until_s, _REVALIDATED)
-            data, turn = yield from self._get("", session, turn, until_s, _REVALIDATED)
+            note, turn = yield from get(".note", turn, _REVALIDATED)
+            data, turn = yield from get("", turn, _REVALIDATED)
             return self._checked(data, note)
 
-    def _get(
-        self, part: str, session: Session, turn: Turn, until_s: float, headers: dict[str, str]
+    def _get(  # noqa: PLR0917  what is bound for all four comes first
+        self,
+        session: Session,
+        front: str,
+        until_s: float,
+        part: str,
+        turn: Turn,
+        headers: dict[str, str],
     ) -> Flow[tuple[bytes, Turn]]:
         name = f"{self.name}{part}" if part else _FILES[self.name]
         path = f"/v1/keys/{quote(self.key, safe='')}/{name}"
         request = Request(method="GET", path=path, headers=headers)
-        reply, turn = yield from exchange(session, lambda _: request, turn, until_s)
+        reply, turn = yield from exchange(session, lambda _: request, turn, until_s, only=front)
         return reply.body, turn
 
     def _checked(self, data: bytes, note: bytes) -> CheckedList:

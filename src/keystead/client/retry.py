@@ -1,4 +1,4 @@
-"""When to send again, and when not: pure, so that a test decides what time it is.
+"""When to send again, where, and when not: pure, so that a test decides what time it is.
 
 Sent again is only what had no answer or a passing refusal, always under the same idempotency key,
 so that a repeated use has one effect and one record (I6). Waits are full jitter: a random share of
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from enum import Enum, auto
 
 import msgspec
 
@@ -21,21 +22,47 @@ from keystead.errors import (
     LogUnavailable,
     Overloaded,
     ReservationEnded,
+    StateRolledBack,
 )
 
-__all__ = ["Retry", "may_repeat", "parse_retry_after", "wait_s"]
+__all__ = [
+    "Retry",
+    "Verdict",
+    "aside_s",
+    "may_repeat",
+    "parse_retry_after",
+    "verdict_on",
+    "wait_s",
+]
 
 _PASSING = (Overloaded, ReservationEnded, CustodyUnavailable, LogUnavailable)
 """Refusals that say nothing of the request itself. ``StateRolledBack`` waits for a person."""
+_OF_THE_FRONT = (Overloaded, CustodyUnavailable, LogUnavailable)
+"""Those that another front need not share: what is behind it has its own queue, disk and HSM."""
+
+
+class Verdict(Enum):
+    """What to do with a request that was not done."""
+
+    FINAL = auto()
+    """Raise: no front would answer otherwise, or it may have had its effect."""
+    SAME = auto()
+    """Ask the same front again, later."""
+    NEXT = auto()
+    """Ask the next front now, and this one again later."""
+    LEAVE = auto()
+    """Ask the next front now, and this one not again."""
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """How patient a client is. All times in seconds.
 
-    ``deadline_s``: from the call to its last try's end; ``try_s``: one try's connecting, sending or
-    waiting for the next bytes; ``tries_max``: tries in all, 1 for none again; ``base_s`` and
-    ``cap_s``: bounds of the first and of any wait. ``limits_pass``: wait for a handle's ``rate`` to
-    refill too; off, because most limits do not pass and the wire tells them apart by words only.
+    ``deadline_s``: from the call to its last try's end; ``try_s``: one try from connecting to the
+    last byte, less where other fronts share the deadline; ``tries_max``: tries of each front, 1 for
+    none again; ``base_s`` and ``cap_s``: bounds of the first and of any wait; ``aside_s``: for how
+    long at most a front that failed is asked after all others. ``limits_pass``: wait for a handle's
+    ``rate`` to refill too; off, because most limits do not pass and the wire tells them apart by
+    words only.
     """
 
     deadline_s: float = limits.REQUEST_TIMEOUT_S
@@ -43,6 +70,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     tries_max: int = 5
     base_s: float = 0.05
     cap_s: float = 2.0
+    aside_s: float = 10.0
     limits_pass: bool = False
 
 
@@ -57,6 +85,26 @@ def may_repeat(policy: Retry, error: KeysteadError, *, repeatable: bool) -> bool
     if isinstance(error, LimitExceeded):
         return policy.limits_pass and error.retry_after_s is not None
     return isinstance(error, _PASSING)
+
+
+def verdict_on(policy: Retry, error: KeysteadError, *, repeatable: bool) -> Verdict:
+    """What to do after a refusal; budgets are the handle's or tenant's, whoever is asked."""
+    if isinstance(error, StateRolledBack) and repeatable:
+        return Verdict.LEAVE  # it stays so until a person comes
+    if not may_repeat(policy, error, repeatable=repeatable):
+        return Verdict.FINAL
+    return Verdict.NEXT if isinstance(error, _OF_THE_FRONT) else Verdict.SAME
+
+
+def aside_s(policy: Retry, *, retry_after_s: float | None, random: float) -> float:
+    """For how long a front that failed is put aside; it may ask for less by ``Retry-After``.
+
+    ``random``: uniform in [0, 1); half of the time is drawn, so that the clients of a front that
+    comes back do not all come back to it at once.
+    """
+    if retry_after_s is not None:
+        return min(max(0.0, retry_after_s), policy.aside_s)
+    return policy.aside_s * (1.0 + random) / 2
 
 
 def wait_s(

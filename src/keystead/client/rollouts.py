@@ -60,18 +60,20 @@ def report_failure(
     handle: Handle | str,
     seq: int,
     problem: Problem,
+    node: str = "",
     **options: Unpack[SignalOptions],
 ) -> Signal[ReportResult]:
     """Report that what a use gave does not verify.
 
-    ``seq``: the use's place in the log, as its receipt has it. ``problem``: ``signature``: it is
+    ``seq``, ``node``: the use's place, and in whose log, as its receipt has them; without a node,
+    in that of the front's. ``problem``: ``signature``: it is
     wrong; ``unknown_key``: nobody here knows its key id; ``algorithm``: nobody here knows that.
 
     Raises:
         HandleInvalid: no handle.
         MalformedRequest: a sequence or problem that is none.
     """
-    facts = _facts({"seq": seq, "problem": problem, "key": key}, ReportFailure)
+    facts = _facts({"seq": seq, "problem": problem, "key": key, "node": node}, ReportFailure)
     return _signal(key, handle, ("report", "reports"), facts, ReportResult, options)
 
 

@@ -1,28 +1,31 @@
 """The two shells: they carry a flow's effects out over httpx, one by blocking, one by awaiting.
 
-Nothing is decided here. Connections are kept and reused; addresses are ``https://host[:port]``,
-``unix:/path/of/socket``, or ``http://`` on this machine only, because a handle in clear on a
-network is everybody's. Proxies of the environment are not used: they would read the handles too.
+Nothing is decided here. Connections are kept and reused, some for each front; addresses are
+``https://host[:port]``, ``unix:/path/of/socket``, or ``http://`` on this machine only, because a
+handle in clear on a network is everybody's. Proxies of the environment are not used: they would
+read the handles too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import ssl
 import time
+from collections.abc import Sequence
 from secrets import SystemRandom
 from types import TracebackType
-from typing import Final, Generic, NamedTuple, Self, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 import httpx
 import msgspec
 
 from keystead import __version__
+from keystead.client.addresses import parse_addresses
 from keystead.client.core import Call, Effect, Failed, Flow, Pause, Reply, Send, Session, Turn
 from keystead.client.methods import AwaitingRunner, BlockingRunner, Methods
 from keystead.client.proof import Bound
 from keystead.client.retry import Retry
+from keystead.client.sockets import BoundedTransport
 from keystead.errors import MalformedRequest
 
 __all__ = ["CONNECTIONS_MAX", "AsyncClient", "Client"]
@@ -30,7 +33,7 @@ __all__ = ["CONNECTIONS_MAX", "AsyncClient", "Client"]
 T = TypeVar("T")
 
 CONNECTIONS_MAX: Final = 32
-"""Connections one client opens; more callers than that wait for one, inside their deadline.
+"""Connections one client opens to a front; more callers than that wait, inside their deadline.
 
 httpcore looks at every connection for every waiting request: of 500 calls at once, 100 connections
 made 5 s, 32 and a gate before the pool 1 s, on two cores. Who has more to do sends batches."""
@@ -39,24 +42,28 @@ _HEADERS = {
     "user-agent": f"keystead/{__version__}",
     "accept-encoding": "identity",  # compressing secrets beside chosen text tells their length
 }
+_CONNECT_SHARE = 0.5
+"""Of a try's time: who has no connection by then is known to have sent nothing, and may go on."""
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _random = SystemRandom().random
 
 
 class Client(Methods, BlockingRunner):
-    """A node, for code that blocks; safe to share between threads. Close it, or use ``with``.
+    """A deployment, for code that blocks; threads may share it. Close it, or use ``with``.
 
-    ``url``: see the module. ``operator``: an operator's token, for admin methods. ``bound``: who
-    proves possession, for bound handles. ``tls``: trust and client certificate, the system's trust
-    if not given. ``transport``: in place of httpx's own, for tests and special networks.
+    ``url``: see the module; of several fronts, whose addresses stand in a sequence or with commas
+    between, another takes over when one fails. ``operator``: an operator's token, for admin
+    methods. ``bound``: who proves possession, for bound handles. ``tls``: trust and client
+    certificate, the system's trust if not given. ``transport``: in place of those to all fronts,
+    for tests and special networks.
 
     Raises:
-        MalformedRequest: an address that is none of the three, or no token.
+        MalformedRequest: an address that is none of the three, too many, or no token.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         operator: str | None = None,
         bound: Bound | None = None,
@@ -64,15 +71,20 @@ class Client(Methods, BlockingRunner):
         tls: ssl.SSLContext | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        address = _address(url)
-        self._session = Session(url, retry or Retry(), operator=_token(operator), bound=bound)
-        self._http = httpx.Client(
-            base_url=address.base,
-            headers=_HEADERS,
-            transport=transport
-            or httpx.HTTPTransport(verify=_trust(tls), uds=address.uds, limits=_LIMITS),
-            trust_env=False,
+        fronts, trust = parse_addresses(url), _trust(tls)
+        self._session = Session(
+            tuple(fronts), retry or Retry(), operator=_token(operator), bound=bound
         )
+        self._https = {
+            front: httpx.Client(
+                base_url=address.base,
+                headers=_HEADERS,
+                transport=transport
+                or BoundedTransport(trust, uds=address.uds, connections_max=CONNECTIONS_MAX),
+                trust_env=False,
+            )
+            for front, address in fronts.items()
+        }
 
     def __repr__(self) -> str:
         return f"<Client of {self._session.url}>"
@@ -87,7 +99,8 @@ class Client(Methods, BlockingRunner):
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        for http in self._https.values():
+            http.close()
 
     def run(self, call: Call[T]) -> T:
         """Run a call that ``operations`` or ``admin`` made, for example a batch's refused one."""
@@ -101,22 +114,23 @@ class Client(Methods, BlockingRunner):
         if isinstance(effect, Pause):
             time.sleep(effect.seconds)
             return None
+        http = self._https[effect.front or self._session.fronts.preferred]
         try:
-            return _reply(self._http.send(_built(self._http, effect)))
+            return _reply(http.send(_built(http, effect)))
         except httpx.RequestError as exc:
             return _failed(exc)
 
 
 class AsyncClient(Methods, AwaitingRunner):
-    """A node, for code on asyncio; as :class:`Client`, and used by ``async with``.
+    """A deployment, for code on asyncio; as :class:`Client`, and used by ``async with``.
 
     Raises:
-        MalformedRequest: an address that is none of the three, or no token.
+        MalformedRequest: an address that is none of the three, too many, or no token.
     """
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         operator: str | None = None,
         bound: Bound | None = None,
@@ -124,16 +138,21 @@ class AsyncClient(Methods, AwaitingRunner):
         tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        address = _address(url)
-        self._session = Session(url, retry or Retry(), operator=_token(operator), bound=bound)
-        self._http = httpx.AsyncClient(
-            base_url=address.base,
-            headers=_HEADERS,
-            transport=transport
-            or httpx.AsyncHTTPTransport(verify=_trust(tls), uds=address.uds, limits=_LIMITS),
-            trust_env=False,
+        fronts, trust = parse_addresses(url), _trust(tls)
+        self._session = Session(
+            tuple(fronts), retry or Retry(), operator=_token(operator), bound=bound
         )
-        self._gate = asyncio.Semaphore(CONNECTIONS_MAX)
+        self._https = {
+            front: httpx.AsyncClient(
+                base_url=address.base,
+                headers=_HEADERS,
+                transport=transport
+                or httpx.AsyncHTTPTransport(verify=trust, uds=address.uds, limits=_LIMITS),
+                trust_env=False,
+            )
+            for front, address in fronts.items()
+        }
+        self._gates = {front: asyncio.Semaphore(CONNECTIONS_MAX) for front in fronts}
 
     def __repr__(self) -> str:
         return f"<AsyncClient of {self._session.url}>"
@@ -148,7 +167,8 @@ class AsyncClient(Methods, AwaitingRunner):
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        for http in self._https.values():
+            await http.aclose()
 
     async def run(self, call: Call[T]) -> T:
         """Run a call that ``operations`` or ``admin`` made, for example a batch's refused one."""
@@ -162,17 +182,18 @@ class AsyncClient(Methods, AwaitingRunner):
         if isinstance(effect, Pause):
             await asyncio.sleep(effect.seconds)
             return None
+        front = effect.front or self._session.fronts.preferred
+        http, gate, passed = self._https[front], self._gates[front], False
         try:
             async with asyncio.timeout(effect.timeout_s):
-                await self._gate.acquire()
+                async with gate:
+                    passed = True
+                    return _reply(await http.send(_built(http, effect)))
         except TimeoutError:
-            return Failed(why="every connection is busy", sent=False)
-        try:
-            return _reply(await self._http.send(_built(self._http, effect)))
+            why = f"no whole answer in {effect.timeout_s:.3g} s"
+            return Failed(why=why if passed else "every connection is busy", sent=passed)
         except httpx.RequestError as exc:
             return _failed(exc)
-        finally:
-            self._gate.release()
 
 
 # --- what both share -----------------------------------------------------------------------------
@@ -214,7 +235,7 @@ def _built(http: httpx.Client | httpx.AsyncClient, effect: Send) -> httpx.Reques
         request.path,
         headers=request.headers,
         content=request.body or None,
-        timeout=effect.timeout_s,
+        timeout=httpx.Timeout(effect.timeout_s, connect=effect.timeout_s * _CONNECT_SHARE),
     )
 
 
@@ -236,36 +257,3 @@ def _token(operator: str | None) -> str | None:
     if operator is not None and not (operator.isascii() and operator.isprintable()):
         raise MalformedRequest("expected an operator's token of printable ASCII")  # not the token
     return operator
-
-
-class _Address(NamedTuple):
-    base: str
-    uds: str | None = None
-
-
-def _address(url: str) -> _Address:
-    if url.startswith("unix:"):
-        path = url.removeprefix("unix:").removeprefix("//")
-        if not path.startswith("/"):
-            raise MalformedRequest("expected an absolute path in unix:/path/of/socket")
-        return _Address("http://keystead", path)
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as exc:
-        raise MalformedRequest("expected an address such as https://keystead.example:8443") from exc
-    if parsed.userinfo or parsed.query or parsed.fragment or not parsed.host:
-        raise MalformedRequest("expected an address of scheme, host and port only")
-    if parsed.scheme == "https" or (parsed.scheme == "http" and _is_this_machine(parsed.host)):
-        return _Address(url)
-    raise MalformedRequest(
-        f"expected https://, unix:/path, or http:// on this machine, met {parsed.scheme}://"
-        f"{parsed.host}",
-        hint="A handle in clear on a network can be used by whoever sees it",
-    )
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -21,6 +21,7 @@ from keystead.client.core import (
     is_success,
     problem_error,
 )
+from keystead.client.origins import is_of_node
 from keystead.client.proof import Bound, Proof, is_bound, proof_header, prove
 from keystead.errors import KeysteadError, ServiceError
 from keystead.keys.framing.base import Facts
@@ -38,7 +39,8 @@ _ITEM_BYTES = 1024
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """Where a use stands in the log, and what did it.
 
-    ``seq``: log index, ``None`` only for ``ack`` ``best_effort``, whose record follows.
+    ``seq``: index in the log of ``node``, ``None`` only for ``ack`` ``best_effort``, whose record
+    follows.
     ``replayed``: the use was done before, under the same idempotency key, and not done again.
     """
 
@@ -51,6 +53,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     ack: str
     request_id: str
     replayed: bool = False
+    node: str = ""
 
 
 class Used(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -255,11 +258,10 @@ def _item(answer: _Answer, form: type[T]) -> Used[T] | KeysteadError:
 def _used(answer: _Answer, form: type[T]) -> Used[T]:
     if answer.receipt is None:
         raise ServiceError("expected a receipt with the result, met none")
-    return Used(
-        result=decode(bytes(answer.result), form),
-        receipt=answer.receipt,
-        log_proof=None if answer.proof is None else answer.proof.encode(),
-    )
+    proof, node = None if answer.proof is None else answer.proof.encode(), answer.receipt.node
+    if proof is not None and node and not is_of_node(proof, node):
+        proof = None  # of another log: the node that answers a repeated use is not its record's
+    return Used(result=decode(bytes(answer.result), form), receipt=answer.receipt, log_proof=proof)
 
 
 def needs_proof(session: Session, use: Use[Any]) -> bool:

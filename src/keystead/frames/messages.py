@@ -14,6 +14,7 @@ __all__ = [
     "Checkpoint",
     "Done",
     "Metric",
+    "NodeView",
     "Proof",
     "Public",
     "Receipt",
@@ -127,7 +128,7 @@ Request = Use | Admin | Public | Status | Tend | Checkpoint
 class Receipt(_Message, frozen=True):
     """Where a use stands in the log, and what did it.
 
-    ``seq``: log index; ``None`` only for ``best_effort``, whose record follows.
+    ``seq``: index in the log of ``node``; ``None`` only for ``best_effort``, whose record follows.
     """
 
     seq: int | None
@@ -139,6 +140,7 @@ class Receipt(_Message, frozen=True):
     ack: str
     request_id: str
     replayed: bool = False
+    node: str = ""
 
 
 class Done(_Message, tag="done", frozen=True):
@@ -176,6 +178,19 @@ class Metric(msgspec.Struct, frozen=True, array_like=True):
     value: float
 
 
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One node of the deployment, as it last said itself.
+
+    ``epoch``: whatever it releases is held to the state of this epoch or a later one. ``leads``: it
+    drives rollouts on, as far as the node that was asked knows.
+    """
+
+    node: str
+    epoch: int
+    leads: bool
+    url: str = ""
+
+
 class StatusInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The result of :class:`Status`, in msgpack.
 
@@ -192,6 +207,7 @@ class StatusInfo(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
     protections: dict[str, str]
     metrics: tuple[Metric, ...]
+    nodes: tuple[NodeView, ...] = ()
 
 
 class SignedHead(msgspec.Struct, frozen=True, kw_only=True):

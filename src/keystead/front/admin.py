@@ -200,7 +200,7 @@ class _Desk:
         body = msgspec.json.encode(msgspec.msgpack.decode(answer.result))
         headers: HeaderList = list(JSON_HEADERS)
         if answer.receipt is not None:  # a change: where it stands in the log
-            for name in ("seq", "epoch", "request_id"):
+            for name in ("seq", "epoch", "request_id", "node"):
                 text = str(getattr(answer.receipt, name)).encode()
                 headers.append((f"keystead-{name.replace('_', '-')}".encode(), text))
         return _respond(self._request, Reply(status, headers, body))

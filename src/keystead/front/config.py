@@ -12,7 +12,8 @@ class FrontConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     ``listen_port`` 0: any free one. ``unix_socket``: served in clear, mode 0600. ``tls_cert``,
     ``tls_key``: PEM files. ``log_path``: left out, the process's log goes to stderr.
-    ``published``: the folder of the Merkle log's tiles, if they are served here.
+    ``published``: the folder of the Merkle log's tiles, if they are served here: of the log of
+    ``node``.
     """
 
     vault_socket: str
@@ -23,3 +24,4 @@ class FrontConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tls_key: str | None = None
     log_path: str | None = None
     published: str | None = None
+    node: str = ""

@@ -155,8 +155,9 @@ class DataPlane:
     async def _proven(self, done: Done) -> Reply:
         """The answer with its proof; it is past admission, so that who waits holds up nobody."""
         proof = None
-        if done.receipt is not None and done.receipt.seq is not None and self._published:
-            proof = await self._published.proof_soon(done.receipt.seq)
+        receipt = done.receipt
+        if receipt is not None and receipt.seq is not None and self._published:
+            proof = await self._published.proof_soon(receipt.node, receipt.seq)
         text = None if proof is None else proof.encode().decode()
         return Reply(200, JSON_HEADERS, encode_answer(done, text))
 

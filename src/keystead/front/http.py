@@ -52,12 +52,13 @@ class Front:
         timeout_s: float = limits.REQUEST_TIMEOUT_S,
         protections: dict[str, str] | None = None,
         published: Path | None = None,
+        node: str = "",
     ) -> None:
         self.admission = admission or Admission()
         link.on_delay = self.admission.pressure.timed
         self.metrics = FrontMetrics()
         self._watch = RequestWatch(timeout_s)
-        self._log = None if published is None else Published(published, self.admission)
+        self._log = None if published is None else Published(published, self.admission, node)
         self._data = DataPlane(link, self.admission, self._watch, self.metrics, self._log)
         self._open = Inspection(link, self.admission, self.metrics, protections or {})
         self._admin = build_admin(link)

@@ -10,7 +10,7 @@ import msgspec
 from keystead import limits
 from keystead.encoding import b64u_encode
 from keystead.errors import ServiceError
-from keystead.frames.messages import Public, Refused, Status, StatusInfo
+from keystead.frames.messages import NodeView, Public, Refused, Status, StatusInfo
 from keystead.front.admission import Admission
 from keystead.front.bodies import Receive, Scope, read_head
 from keystead.front.metrics import CONTENT_TYPE, FrontMetrics, render
@@ -56,6 +56,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int | None = None
     last_seq: int | None = None
     keys: int | None = None
+    nodes: tuple[NodeView, ...] = ()
 
 
 class Inspection:
@@ -95,6 +96,7 @@ class Inspection:
                 epoch=status.epoch,
                 last_seq=status.last_seq,
                 keys=status.keys,
+                nodes=status.nodes,
             )
         reply = json_reply(info, status=200 if info.ready else 503)
         if info.ready:

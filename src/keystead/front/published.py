@@ -37,7 +37,8 @@ _SEQ_DIGITS_MAX = 18
 class Published:
     """The log's files of one node."""
 
-    def __init__(self, folder: Path, admission: Admission) -> None:
+    def __init__(self, folder: Path, admission: Admission, node: str = "") -> None:
+        self._node = node
         self._files = TileFiles(folder)
         self._admission = admission
         self._size = 0
@@ -102,13 +103,14 @@ class Published:
 
     # --- waiting -----------------------------------------------------------------------------
 
-    async def proof_soon(self, seq: int) -> LogProof | None:
+    async def proof_soon(self, node: str, seq: int) -> LogProof | None:
         """The proof of a record that was committed just now, once a checkpoint covers it.
 
         None after ``limits.PROOF_WAIT_S``, or if too many wait: what was asked for is done and
-        recorded all the same, and its proof can be had later.
+        recorded all the same, and its proof can be had later. None, too, where another node has
+        done it, and this one only gave its answer again: its own front has the proof.
         """
-        if len(self._waiting) >= limits.PROOF_WAITS_MAX:
+        if node not in ("", self._node) or len(self._waiting) >= limits.PROOF_WAITS_MAX:
             return None
         try:
             async with asyncio.timeout(limits.PROOF_WAIT_S):

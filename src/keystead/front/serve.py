@@ -81,7 +81,7 @@ async def serve(config: FrontConfig, protections: dict[str, str] | None = None) 
         loop.add_signal_handler(number, stop.set)
     link = VaultLink(config.vault_socket)
     published = Path(config.published) if config.published else None
-    front = Front(link, protections=protections, published=published)
+    front = Front(link, protections=protections, published=published, node=config.node)
     servers = _servers(front, address, port, unix_socket, tls)
     silence("_granian", "granian.access", "litestar")
     await link.start()

@@ -95,6 +95,7 @@ class ReceiptInfo(msgspec.Struct, frozen=True):
     ack: str
     request_id: str
     replayed: bool = False
+    node: str = ""
 
 
 class AnsweredItem(msgspec.Struct, frozen=True):

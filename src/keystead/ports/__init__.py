@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -30,6 +30,8 @@ from keystead.ports.rows import (
     HistoryQuery,
     HistoryRow,
     IdempotencyRow,
+    LeaseRow,
+    NodeRow,
     ObjectRow,
     Reach,
     RecordRow,
@@ -47,14 +49,18 @@ __all__ = [
     "Custody",
     "EntryRow",
     "EpochRow",
+    "EpochWatch",
+    "Fence",
     "Guard",
     "HandleRow",
     "HistoryQuery",
     "HistoryRow",
     "IdempotencyRow",
     "Journal",
+    "LeaseRow",
     "LogReader",
     "Material",
+    "NodeRow",
     "ObjectRow",
     "OpenKey",
     "Random",
@@ -211,6 +217,10 @@ class Registry(Protocol):
         """The outcome under an idempotency key."""
         ...
 
+    def idempotent_at_hand(self, scope: str, key: str) -> IdempotencyRow | None:
+        """As :meth:`idempotent`, where that costs microseconds; else None: the commit decides."""
+        ...
+
     def counter(self, key_id: str, name: str) -> bytes | None:
         """A durable counter's state (ledger head, firmware version)."""
         ...
@@ -239,8 +249,23 @@ class Registry(Protocol):
         """Checkpoints that are kept, in order, from a size on."""
         ...
 
-    def reservations_open(self, node: str) -> list[ReservationRow]:
-        """Reservations of a node that no record closes."""
+    def record_of(self, node: str, seq: int) -> RecordRow | None:
+        """One record of a node's log, this one's or another's.
+
+        An embedded store holds one log, whatever its node was called.
+        """
+        ...
+
+    def reservations_open(self, node: str | None) -> list[ReservationRow]:
+        """Reservations of a node, or of all, that no record closes."""
+        ...
+
+    def nodes(self) -> list[NodeRow]:
+        """How far each node has come."""
+        ...
+
+    def lease(self, name: str) -> LeaseRow | None:
+        """Who leads; None: nobody ever did."""
         ...
 
     def last_sequence(self) -> int:
@@ -275,6 +300,10 @@ class LogReader(Protocol):
         """Revisions of authority rows."""
         ...
 
+    def others(self) -> dict[str, LogReader]:
+        """Readers of the logs of the deployment's other nodes, by node; closed with this one."""
+        ...
+
     def forgotten_in(self, ranges: Sequence[tuple[int, int]]) -> int:
         """How many records of the ranges, both ends included, are forgotten."""
         ...
@@ -289,7 +318,24 @@ class LogReader(Protocol):
 
 
 class Transaction(Protocol):
-    """Reads and writes of one commit: serialisable against every other node's commits."""
+    """Reads and writes of one commit: serialisable against every other node's commits.
+
+    Sequences, records and checkpoints are of this node's own log, which no other node writes.
+    """
+
+    def expect(
+        self,
+        *,
+        idempotent: Sequence[tuple[str, str]],
+        spent: Sequence[str],
+        counters: Sequence[tuple[str, str]],
+    ) -> None:
+        """What this transaction will read of these, so that a store can read it all at once.
+
+        From here on no other node changes what stands under ``spent`` and ``counters`` until this
+        transaction ends.
+        """
+        ...
 
     def epoch(self) -> EpochRow:
         """The epoch row as of this commit; epoch 0 before the first start."""
@@ -390,21 +436,62 @@ class Transaction(Protocol):
         """Open a reservation, or close the one of its id."""
         ...
 
+    def reservations_open(self) -> list[ReservationRow]:
+        """Reservations of all nodes that are not closed, as of this commit."""
+        ...
+
+    def put_node(self, row: NodeRow) -> None:
+        """Say how far this node has come."""
+        ...
+
+    def lease(self, name: str) -> LeaseRow | None:
+        """Who leads, as of this commit; no other node changes it until this transaction ends."""
+        ...
+
+    def put_lease(self, row: LeaseRow) -> None:
+        """Take, keep or renew a lease."""
+        ...
+
+
+Fence = Literal["shared", "exclusive"]
+"""How a transaction stands to those of other nodes. ``exclusive``: it may change authority, and
+from its beginning to its end nobody else commits. ``shared``: beside others that are shared."""
+
 
 class Journal(Protocol):
-    """The one writer: one transaction at a time, called from one thread.
+    """The one writer of its node: one transaction at a time, called from one thread.
 
     A transaction is durable (fsync, or the database's commit) when its ``with`` block has ended
     without an error; if it ends with one, nothing of it is applied, except that after
     LogUnavailable it may have been: who asked must ask again under the same idempotency key.
     """
 
-    def transaction(self) -> AbstractContextManager[Transaction]:
+    def transaction(self, fence: Fence = "exclusive") -> AbstractContextManager[Transaction]:
         """Begin; commit at the end of the block.
 
+        What has committed before it began is seen by it, whichever node it was: this is the fence
+        of design section 7.
+
         Raises:
+            CommitContended: another node did the same thing meanwhile; nothing was applied.
             LogUnavailable: full disk, failing disk, or database gone; nothing was released.
         """
+        ...
+
+
+class EpochWatch(Protocol):
+    """Tells that another node may have changed something; called from one thread of its own."""
+
+    def wait(self, timeout_s: float) -> int:
+        """The epoch as it is committed now, as soon as it may have moved, or after the timeout.
+
+        Raises:
+            LogUnavailable: the store does not answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """End, also while another thread waits: that one raises LogUnavailable at once."""
         ...
 
 

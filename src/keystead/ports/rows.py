@@ -14,6 +14,8 @@ __all__ = [
     "HistoryQuery",
     "HistoryRow",
     "IdempotencyRow",
+    "LeaseRow",
+    "NodeRow",
     "ObjectRow",
     "Reach",
     "RecordRow",
@@ -128,6 +130,31 @@ class ReservationRow(msgspec.Struct, frozen=True):
     expires_boot_ms: int
     opened_seq: int
     closed: bool
+
+
+class NodeRow(msgspec.Struct, frozen=True):
+    """How far one node has come, as it says itself, under the vault's MAC.
+
+    ``seen_epoch``: whatever it releases from now on was held to the state of this epoch or a later
+    one, and the records of all that it released before are committed. ``beat`` grows with every
+    round. ``url``: where its front listens, for people.
+    """
+
+    node: str
+    seen_epoch: int
+    beat: int
+    url: str
+    mac: bytes
+
+
+class LeaseRow(msgspec.Struct, frozen=True):
+    """Who leads, under the vault's MAC: see ``keys.leases``."""
+
+    name: str
+    holder: str
+    fence: int
+    beat: int
+    mac: bytes
 
 
 class HistoryRow(msgspec.Struct, frozen=True):

@@ -15,7 +15,8 @@ class StewardConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     vault_socket: str
-    registry: str
+    database: str
+    node: str
     log: str | None
     witnesses: tuple[tuple[str, str], ...] = ()
     quorum: int = 0

@@ -19,7 +19,7 @@ from keystead.steward.cosigning import Cosigners
 from keystead.steward.publishing import Publisher
 from keystead.steward.rounds import make_rounds
 from keystead.steward.tree import TreeWriter
-from keystead.store.sqlite_registry import SqliteRegistry
+from keystead.store.opening import open_registry
 from keystead.store.tile_files import TileFiles
 from keystead.store.tree_files import TreeFiles
 from keystead.translog.notes import parse_vkey
@@ -40,9 +40,8 @@ async def _serve(config: StewardConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     link = VaultLink(config.vault_socket)
-    path = Path(config.registry)
     # Two connections, as each is used from one thread at a time.
-    registry, rows = SqliteRegistry(path), SqliteRegistry(path)
+    registry, rows = (open_registry(config.database, config.node) for _ in range(2))
     cosigners = Cosigners(
         [Witness(url, parse_vkey(vkey)) for url, vkey in config.witnesses],
         time.monotonic,

@@ -156,6 +156,24 @@ sa.Table(
     sa.Column("closed", sa.Boolean, nullable=False),
 )
 sa.Table(
+    "nodes",
+    METADATA,
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("seen_epoch", sa.BigInteger, nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("mac", sa.LargeBinary, nullable=False),
+)
+sa.Table(
+    "leases",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+    sa.Column("mac", sa.LargeBinary, nullable=False),
+)
+sa.Table(
     "checkpoints",
     METADATA,
     sa.Column("size", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),

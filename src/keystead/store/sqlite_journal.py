@@ -14,9 +14,12 @@ from keystead.errors import Conflict
 from keystead.ports import (
     CheckpointRow,
     EpochRow,
+    Fence,
     HandleRow,
     HistoryRow,
     IdempotencyRow,
+    LeaseRow,
+    NodeRow,
     ObjectRow,
     RecordRow,
     ReservationRow,
@@ -58,7 +61,7 @@ class SqliteJournal:
         self._connection.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, fence: Fence = "exclusive") -> Iterator[Transaction]:  # noqa: ARG002  one writer, so each is
         """One commit, durable when the block has ended.
 
         Raises:
@@ -92,6 +95,9 @@ class _SqliteTransaction:
         self._execute = connection.execute
         self._many = connection.executemany
         self.appended = 0
+
+    def expect(self, **_rows: object) -> None:
+        """Each read is as good later: the file is at hand, and nobody else writes."""
 
     def epoch(self) -> EpochRow:
         row = self._execute("SELECT epoch, root, mac FROM epoch WHERE id = 1").fetchone()
@@ -244,6 +250,35 @@ class _SqliteTransaction:
             "INSERT INTO reservations (id, node, key_id, epoch, count, expires_boot_ms, opened_seq,"
             " closed) VALUES (?,?,?,?,?,?,?,?)"
             " ON CONFLICT (id) DO UPDATE SET closed = excluded.closed",
+            msgspec.structs.astuple(row),
+        )
+
+    def reservations_open(self) -> list[ReservationRow]:
+        sql = (
+            "SELECT id, node, key_id, epoch, count, expires_boot_ms, opened_seq, closed"
+            " FROM reservations WHERE closed = 0"
+        )
+        return [ReservationRow(*(*values, False)) for *values, _ in self._execute(sql)]
+
+    def put_node(self, row: NodeRow) -> None:
+        self._execute(
+            "INSERT INTO nodes (node, seen_epoch, beat, url, mac) VALUES (?,?,?,?,?)"
+            " ON CONFLICT (node) DO UPDATE SET seen_epoch = excluded.seen_epoch,"
+            " beat = excluded.beat, url = excluded.url, mac = excluded.mac",
+            msgspec.structs.astuple(row),
+        )
+
+    def lease(self, name: str) -> LeaseRow | None:
+        row = self._execute(
+            "SELECT name, holder, fence, beat, mac FROM leases WHERE name = ?", (name,)
+        ).fetchone()
+        return LeaseRow(*row) if row else None
+
+    def put_lease(self, row: LeaseRow) -> None:
+        self._execute(
+            "INSERT INTO leases (name, holder, fence, beat, mac) VALUES (?,?,?,?,?)"
+            " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, fence = excluded.fence,"
+            " beat = excluded.beat, mac = excluded.mac",
             msgspec.structs.astuple(row),
         )
 

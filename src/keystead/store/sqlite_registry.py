@@ -14,6 +14,8 @@ from keystead.ports import (
     EpochRow,
     HandleRow,
     IdempotencyRow,
+    LeaseRow,
+    NodeRow,
     ObjectRow,
     RecordRow,
     ReservationRow,
@@ -100,6 +102,10 @@ class SqliteRegistry:
         )
         return IdempotencyRow(*row) if row else None
 
+    def idempotent_at_hand(self, scope: str, key: str) -> IdempotencyRow | None:
+        """The outcome under an idempotency key: the file is at hand."""
+        return self.idempotent(scope, key)
+
     def counter(self, key_id: str, name: str) -> bytes | None:
         """A durable counter's state."""
         row = self._one("SELECT value FROM counters WHERE key_id = ? AND name = ?", key_id, name)
@@ -143,15 +149,30 @@ class SqliteRegistry:
         sql = f"SELECT {_CHECKPOINT_COLUMNS} FROM checkpoints WHERE size >= ? ORDER BY size LIMIT ?"  # noqa: S608  columns are constants
         return [CheckpointRow(*row) for row in self._all(sql, (size, limit))]
 
-    def reservations_open(self, node: str) -> list[ReservationRow]:
-        """Reservations of a node that are not closed."""
+    def record_of(self, node: str, seq: int) -> RecordRow | None:  # noqa: ARG002  there is one log
+        """One record."""
+        rows = self.records_from(seq, 1)
+        return rows[0] if rows and rows[0].seq == seq else None
+
+    def reservations_open(self, node: str | None) -> list[ReservationRow]:
+        """Reservations of a node, or of all, that are not closed."""
         sql = (
             "SELECT id, node, key_id, epoch, count, expires_boot_ms, opened_seq, closed"
-            " FROM reservations WHERE node = ? AND closed = 0"
+            " FROM reservations WHERE closed = 0 AND node = coalesce(?, node)"
         )
         return [
             ReservationRow(*(*values, bool(closed))) for *values, closed in self._all(sql, (node,))
         ]
+
+    def nodes(self) -> list[NodeRow]:
+        """How far each node has come."""
+        sql = "SELECT node, seen_epoch, beat, url, mac FROM nodes ORDER BY node"
+        return [NodeRow(*row) for row in self._all(sql)]
+
+    def lease(self, name: str) -> LeaseRow | None:
+        """Who leads."""
+        row = self._one("SELECT name, holder, fence, beat, mac FROM leases WHERE name = ?", name)
+        return LeaseRow(*row) if row else None
 
     def last_sequence(self) -> int:
         """The greatest sequence, -1 if there is none."""

@@ -22,6 +22,7 @@ from keystead.keys.commands import CountBy
 from keystead.ports import (
     HistoryQuery,
     HistoryRow,
+    LogReader,
     Reach,
     RecordRow,
     RecordsChoice,
@@ -187,6 +188,10 @@ class SqliteLogReader:
         """Revisions of authority rows."""
         with self._connection() as connection:
             return history(connection, query)
+
+    def others(self) -> dict[str, LogReader]:
+        """None: an embedded store has one log."""
+        return {}
 
     def forgotten_in(self, ranges: Sequence[tuple[int, int]]) -> int:
         """How many records of the ranges are forgotten."""

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, cast
 import msgspec
 
 from keystead.errors import LogUnavailable
-from keystead.ports import Journal, Transaction
+from keystead.ports import Fence, Journal, Transaction
 
 __all__ = ["FaultyJournal", "Moment", "Step", "Trip", "Trips", "crash", "fail"]
 
@@ -31,6 +31,7 @@ class Step(StrEnum):
     """
 
     BEGIN = "begin"
+    EXPECT = "expect"
     EPOCH = "epoch"
     OBJECTS_SINCE = "objects_since"
     LAST_SEQUENCE = "last_sequence"
@@ -39,6 +40,10 @@ class Step(StrEnum):
     SPENT = "spent"
     COUNTER = "counter"
     TENANT_KEY = "tenant_key"
+    RESERVATIONS_OPEN = "reservations_open"
+    LEASE = "lease"
+    PUT_LEASE = "put_lease"
+    PUT_NODE = "put_node"
     PUT_META = "put_meta"
     PUT_TENANT_KEY = "put_tenant_key"
     PUT_MATERIAL = "put_material"
@@ -114,7 +119,7 @@ class FaultyJournal:
         self._trips = trips
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, fence: Fence = "exclusive") -> Iterator[Transaction]:
         """The wrapped journal's transaction, with trips at its steps.
 
         Raises:
@@ -122,7 +127,7 @@ class FaultyJournal:
         """
         at = self._trips.at
         at(Step.BEGIN, Moment.BEFORE)
-        with self._journal.transaction() as tx:
+        with self._journal.transaction(fence) as tx:
             at(Step.BEGIN, Moment.AFTER)
             yield cast("Transaction", _FaultyTransaction(tx, at))
             at(Step.COMMIT, Moment.BEFORE)

@@ -21,10 +21,14 @@ from keystead.ports import (
     CheckpointRow,
     EntryRow,
     EpochRow,
+    Fence,
     HandleRow,
     HistoryQuery,
     HistoryRow,
     IdempotencyRow,
+    LeaseRow,
+    LogReader,
+    NodeRow,
     ObjectRow,
     Reach,
     RecordRow,
@@ -36,7 +40,7 @@ from keystead.ports import (
     Transaction,
 )
 
-__all__ = ["Fault", "MemoryDisk", "MemoryStore", "Tables"]
+__all__ = ["Fault", "Log", "MemoryDisk", "MemoryStore", "MemoryWatch", "Tables"]
 
 _HOUR_MS = 3_600_000
 _ASKED = ("key_id", "version", "purpose", "handle_id", "principal", "op", "request_id")
@@ -60,8 +64,18 @@ class Fault(StrEnum):
     APPLIED = "applied but reported as failed"
 
 
+class Log(msgspec.Struct, frozen=True, kw_only=True):
+    """The log of one node."""
+
+    records: dict[int, RecordRow] = {}
+    checkpoints: dict[int, CheckpointRow] = {}
+
+
 class Tables(msgspec.Struct, frozen=True, kw_only=True):
-    """One committed state. Its dictionaries are never changed: a commit puts new ones in place."""
+    """One committed state. Its dictionaries are never changed: a commit puts new ones in place.
+
+    ``records`` and ``checkpoints``: of the node without a name; ``logs``: of those that have one.
+    """
 
     epoch: EpochRow | None = None
     meta: dict[str, bytes] = {}
@@ -75,7 +89,29 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True):
     spent: dict[str, int] = {}
     counters: dict[tuple[str, str], bytes] = {}
     reservations: dict[str, ReservationRow] = {}
+    nodes: dict[str, NodeRow] = {}
+    leases: dict[str, LeaseRow] = {}
     checkpoints: dict[int, CheckpointRow] = {}
+    logs: dict[str, Log] = {}
+
+    def of(self, node: str) -> Tables:
+        """As a node sees them: its own log stands where the nameless node's does."""
+        if not node:
+            return self
+        log = self.logs.get(node, Log())
+        return msgspec.structs.replace(self, records=log.records, checkpoints=log.checkpoints)
+
+    def back(self, node: str, before: Tables) -> Tables:
+        """What a node saw and changed, as it lies on the disk; ``before``: what lay there."""
+        if not node:
+            return self
+        own = {node: Log(records=self.records, checkpoints=self.checkpoints)}
+        return msgspec.structs.replace(
+            self,
+            records=before.records,
+            checkpoints=before.checkpoints,
+            logs=before.logs | own,
+        )
 
 
 class MemoryDisk:
@@ -87,6 +123,43 @@ class MemoryDisk:
     def __init__(self) -> None:
         self.tables = Tables()
         self.writing = threading.Lock()
+        self.changed = threading.Condition()
+
+    def committed(self) -> None:
+        """Wake who watches."""
+        with self.changed:
+            self.changed.notify_all()
+
+
+class MemoryWatch:
+    """Behind the port ``EpochWatch``. ``deaf``: no notification comes, so that asking finds out."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self._disk = disk
+        self._seen = -1
+        self._closed = False
+        self.deaf = False
+
+    def wait(self, timeout_s: float) -> int:
+        """The epoch as it is committed, once it has moved or the time is over."""
+        with self._disk.changed:
+            self._disk.changed.wait_for(self._woken, timeout_s)
+        if self._closed:
+            raise _unavailable("the watch was closed")
+        self._seen = self._epoch()
+        return self._seen
+
+    def close(self) -> None:
+        """End, and wake who waits."""
+        self._closed = True
+        self._disk.committed()
+
+    def _woken(self) -> bool:
+        return self._closed or (not self.deaf and self._epoch() != self._seen)
+
+    def _epoch(self) -> int:
+        row = self._disk.tables.epoch
+        return row.epoch if row else 0
 
 
 class MemoryStore:
@@ -94,11 +167,12 @@ class MemoryStore:
 
     ``before_commit``: called in the committing thread when a block has ended without an error;
     it may wait, which holds up the commit as a slow disk does. ``down``: while it is set, nothing
-    can be begun or read.
+    can be begun or read. ``node``: whose log it is; stores of several nodes are on one disk.
     """
 
-    def __init__(self, disk: MemoryDisk | None = None) -> None:
+    def __init__(self, disk: MemoryDisk | None = None, node: str = "") -> None:
         self.disk = disk or MemoryDisk()
+        self.node = node
         self.before_commit: Callable[[], None] | None = None
         self.down = False
         self._faults: deque[Fault] = deque()
@@ -111,7 +185,7 @@ class MemoryStore:
     # --- the journal -------------------------------------------------------------------------
 
     @contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self, fence: Fence = "exclusive") -> Iterator[Transaction]:  # noqa: ARG002  each is
         """One commit; whoever comes second waits.
 
         Raises:
@@ -122,7 +196,7 @@ class MemoryStore:
         with self.disk.writing:
             self._writer = threading.get_ident()
             try:
-                transaction = _MemoryTransaction(self.disk.tables)
+                transaction = _MemoryTransaction(self.disk.tables.of(self.node))
                 yield transaction
                 self._commit(transaction.tables)
             finally:
@@ -133,7 +207,8 @@ class MemoryStore:
             self.before_commit()
         fault = self._faults.popleft() if self._faults else None
         if fault is not Fault.NOT_APPLIED:
-            self.disk.tables = tables
+            self.disk.tables = tables.back(self.node, self.disk.tables)
+            self.disk.committed()
         if fault is not None:
             raise _unavailable(f"the commit failed ({fault})")
 
@@ -142,7 +217,7 @@ class MemoryStore:
     def _read(self) -> Tables:
         if self.down:
             raise _unavailable("the registry does not answer")
-        return self.disk.tables
+        return self.disk.tables.of(self.node)
 
     def meta(self, name: str) -> bytes | None:
         """A deployment-wide value."""
@@ -171,6 +246,10 @@ class MemoryStore:
     def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
         """The outcome under an idempotency key."""
         return self._read().idempotency.get((scope, key))
+
+    def idempotent_at_hand(self, scope: str, key: str) -> IdempotencyRow | None:
+        """The outcome under an idempotency key."""
+        return self.idempotent(scope, key)
 
     def counter(self, key_id: str, name: str) -> bytes | None:
         """A durable counter's state."""
@@ -210,10 +289,23 @@ class MemoryStore:
         rows = self._read().checkpoints
         return [rows[at] for at in sorted(rows) if at >= size][:limit]
 
-    def reservations_open(self, node: str) -> list[ReservationRow]:
-        """Reservations of a node that are not closed."""
+    def record_of(self, node: str, seq: int) -> RecordRow | None:
+        """One record of a node's log; of the one log there is, if that is nobody's."""
+        tables = self._read()
+        return tables.of(node if self.node else "").records.get(seq)
+
+    def reservations_open(self, node: str | None) -> list[ReservationRow]:
+        """Reservations of a node, or of all, that are not closed."""
         rows = self._read().reservations.values()
-        return [row for row in rows if row.node == node and not row.closed]
+        return [row for row in rows if node in (None, row.node) and not row.closed]
+
+    def nodes(self) -> list[NodeRow]:
+        """How far each node has come."""
+        return [row for _, row in sorted(self._read().nodes.items())]
+
+    def lease(self, name: str) -> LeaseRow | None:
+        """Who leads."""
+        return self._read().leases.get(name)
 
     def last_sequence(self) -> int:
         """The greatest sequence, -1 if there is none."""
@@ -253,6 +345,11 @@ class MemoryStore:
         before = query.before_epoch
         return [row for row in rows if before is None or row.epoch < before][: query.limit]
 
+    def others(self) -> dict[str, LogReader]:
+        """Readers of the other nodes' logs."""
+        names = sorted(self._read().logs.keys() - {self.node}) if self.node else []
+        return {name: MemoryStore(self.disk, name) for name in names}
+
     def forgotten_in(self, ranges: Sequence[tuple[int, int]]) -> int:
         """How many records of the ranges are forgotten."""
         records = self._read().records
@@ -290,6 +387,9 @@ class _MemoryTransaction:
 
     def _change(self, **tables: object) -> None:
         self.tables = msgspec.structs.replace(self.tables, **tables)
+
+    def expect(self, **_rows: object) -> None:
+        """All of it is at hand, and nobody else writes."""
 
     def epoch(self) -> EpochRow:
         return self.tables.epoch or EpochRow(0, b"", b"")
@@ -406,6 +506,18 @@ class _MemoryTransaction:
         if there is not None:
             row = msgspec.structs.replace(there, closed=row.closed)
         self._change(reservations=rows | {row.id: row})
+
+    def reservations_open(self) -> list[ReservationRow]:
+        return [row for row in self.tables.reservations.values() if not row.closed]
+
+    def put_node(self, row: NodeRow) -> None:
+        self._change(nodes=self.tables.nodes | {row.node: row})
+
+    def lease(self, name: str) -> LeaseRow | None:
+        return self.tables.leases.get(name)
+
+    def put_lease(self, row: LeaseRow) -> None:
+        self._change(leases=self.tables.leases | {row.name: row})
 
 
 def _kept(

@@ -145,7 +145,7 @@ class Administration:
 
     def begin(self, request: AdminRequest, reply: Reply) -> None:
         """Do one command; ``reply`` is called once, now or later."""
-        asked = _Asked(request.id, reply, self._next_request_id())
+        asked = _Asked(request.id, reply, self._next_request_id(), self._standing.node)
         try:
             self._standing.check()
             asked.principal = self._authenticate(request.token)
@@ -506,8 +506,9 @@ class Administration:
 class _Asked:
     """One admin request on its way."""
 
-    def __init__(self, number: int, reply: Reply, request_id: str) -> None:
+    def __init__(self, number: int, reply: Reply, request_id: str, node: str) -> None:
         self._number = number
+        self._node = node
         self._reply = reply
         self.request_id = request_id
         self.principal: Principal | None = None
@@ -531,6 +532,7 @@ class _Asked:
             algorithm="",
             ack="durable",
             request_id=self.request_id,
+            node=self._node,
         )
 
     def refuse(self, error: KeysteadError) -> None:

@@ -139,7 +139,7 @@ class Admission:
             use.facts,
         )
         running.idempotency = (scope, use.idempotency_key, fingerprint)
-        stored = self._registry.idempotent(scope, use.idempotency_key)
+        stored = self._registry.idempotent_at_hand(scope, use.idempotency_key)
         if stored is None or not check_idempotent(stored, fingerprint):
             return None
         return self._secrets.open_outcome(stored)

@@ -23,7 +23,7 @@ from keystead.keys.administration import audit_key
 from keystead.keys.lifecycle import State
 from keystead.keys.model import Key, Version
 from keystead.keys.purposes import Purpose
-from keystead.ports import CheckpointRow, Clock, EntryRow, Registry, Transaction
+from keystead.ports import CheckpointRow, Clock, EntryRow, Fence, Registry, Transaction
 from keystead.translog.checkpoints import Checkpoint as Head
 from keystead.translog.entries import Draft, entry_of, leaf_hash
 from keystead.translog.notes import (
@@ -212,10 +212,12 @@ class Checkpoints:
                 tx.prune_checkpoints(before_ms, limits.CHECKPOINTS_PRUNED_AT_ONCE)
             return Applied()
 
-        await self._change(apply)
+        await self._change(apply, "shared")
 
     async def _change(
-        self, apply: Callable[[Transaction, Snapshot, int, int], Applied]
+        self,
+        apply: Callable[[Transaction, Snapshot, int, int], Applied],
+        fence: Fence = "exclusive",
     ) -> tuple[object, Committed]:
         done: asyncio.Future[tuple[object, Committed] | KeysteadError] = (
             asyncio.get_running_loop().create_future()
@@ -225,7 +227,7 @@ class Checkpoints:
             if not done.done():
                 done.set_result(outcome)
 
-        self._committer.change(Change(apply, deliver))
+        self._committer.change(Change(apply, deliver, fence))
         outcome = await done
         if isinstance(outcome, KeysteadError):
             raise outcome

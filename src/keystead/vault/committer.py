@@ -13,11 +13,14 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
 from keystead import limits
 from keystead.errors import (
+    CommitContended,
     InvariantViolation,
     KeysteadError,
     LogUnavailable,
@@ -27,6 +30,7 @@ from keystead.errors import (
 from keystead.frames.messages import Receipt
 from keystead.keys.epochs import Accepted, Candidate, Replayed, decide
 from keystead.ports import (
+    Fence,
     HistoryRow,
     IdempotencyRow,
     Journal,
@@ -45,9 +49,13 @@ from keystead.vault.view import TransactionView
 
 __all__ = ["Applied", "Change", "Committed", "Committer", "Pending"]
 
+_T = TypeVar("_T")
 _HAND_OVER = 256
 """Items of one turn that are handed over before it ends: a giant frame does not leave the disk idle
 while it is worked off."""
+_TRIES = 8
+"""How often a commit is begun anew because another node's came between. Each time one of the two
+has got through."""
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -110,18 +118,22 @@ class Change:
     """A change of authority. ``apply`` runs inside the commit, on the state as it is there.
 
     It gets the transaction, the snapshot and the epoch its rows shall bear; what it raises rolls
-    everything back. ``deliver`` is called on the loop with (value, place) or the error.
+    everything back, and it may be called again after another node's commit came between.
+    ``deliver`` is called on the loop with (value, place) or the error. ``fence``: shared only where
+    no row of authority is written.
     """
 
-    __slots__ = ("apply", "deliver")
+    __slots__ = ("apply", "deliver", "fence")
 
     def __init__(
         self,
         apply: Callable[[Transaction, Snapshot, int, int], Applied],
         deliver: Callable[[tuple[object, Committed] | KeysteadError], None],
+        fence: Fence = "exclusive",
     ) -> None:
         self.apply = apply
         self.deliver = deliver
+        self.fence = fence
 
 
 class Committer:
@@ -211,27 +223,35 @@ class Committer:
     # --- the thread's side -------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            work = self._take()
-            if work is None:
-                return
-            try:
-                if isinstance(work, Change):
-                    self._commit_late(work)
-                else:
-                    self._commit_uses(work)
-            except Exception as exc:  # noqa: BLE001  whatever it is, no result may be released
-                self._fail(work, fault(exc))
+        while self.step():
+            pass
 
-    def _take(self) -> Change | list[Pending] | None:
+    def step(self, *, wait: bool = True) -> bool:
+        """One commit, by whichever thread is the committer's; False: there is nothing more to do.
+
+        Not ``wait``: only what is queued already, for who runs a vault without a thread of its own.
+        """
+        work = self._take(wait=wait)
+        if work is None:
+            return False
+        try:
+            if isinstance(work, Change):
+                self._commit_late(work)
+            else:
+                self._commit_uses(work)
+        except Exception as exc:  # noqa: BLE001  whatever it is, no result may be released
+            self._fail(work, fault(exc))
+        return True
+
+    def _take(self, *, wait: bool) -> Change | list[Pending] | None:
         with self._wake:
-            while not self._queue and not self._stopping:
+            while wait and not self._queue and not self._stopping:
                 if self._late:
                     self._wake.wait(limits.BEST_EFFORT_FLUSH_S)
                     return []
                 self._wake.wait()
             if not self._queue:
-                return None
+                return [] if self._late and not self._stopping else None
             first = self._queue[0]
             if isinstance(first, Change):
                 self._queue.popleft()
@@ -250,30 +270,38 @@ class Committer:
         self._late = []
         if not group:
             return
-        settled: list[tuple[Pending, Committed | IdempotencyRow | KeysteadError]] = []
         try:
-            with self._journal.transaction() as tx:
-                snapshot = self._refresh(tx)
-                view = TransactionView(tx, snapshot, self._secrets, self._counts, self._pruned)
-                rows: list[RecordRow] = []
-                seq = self._sequence(tx)
-                for pending in group:
-                    outcome = self._settle(pending, view, seq, rows)
-                    seq += 0 if isinstance(outcome, IdempotencyRow) else 1
-                    settled.append((pending, outcome))
-                tx.append(rows)
-                view.flush()
+            settled = _through(partial(self._commit_group, group), self._counts.clear)
         except KeysteadError as exc:
             self._fail(group, exc)
             return
         except Exception as exc:  # noqa: BLE001  the late ones are in this group only: keep them
             self._fail(group, fault(exc))
             return
+        self._deliver(settled, None)
+
+    def _commit_group(
+        self, group: list[Pending]
+    ) -> list[tuple[Pending, Committed | IdempotencyRow | KeysteadError]]:
+        """One transaction; what came of each use of the group, once it is durable."""
+        settled: list[tuple[Pending, Committed | IdempotencyRow | KeysteadError]] = []
+        with self._journal.transaction("shared") as tx:
+            snapshot = self._refresh(tx)
+            _expect(tx, group)
+            view = TransactionView(tx, snapshot, self._secrets, self._counts, self._pruned)
+            rows: list[RecordRow] = []
+            seq = self._sequence(tx)
+            for pending in group:
+                outcome = self._settle(pending, view, seq, rows)
+                seq += 0 if isinstance(outcome, IdempotencyRow) else 1
+                settled.append((pending, outcome))
+            tx.append(rows)
+            view.flush()
         self._next_seq = seq
         self._counts = view.counts
         self._pruned &= self._counts.keys()
         self._count(rows)
-        self._deliver(settled, None)
+        return settled
 
     def _settle(
         self, pending: Pending, view: TransactionView, seq: int, rows: list[RecordRow]
@@ -333,20 +361,7 @@ class Committer:
 
     def _commit_change(self, change: Change) -> None:
         try:
-            with self._journal.transaction() as tx:
-                snapshot = self._refresh(tx)
-                seq = self._sequence(tx)
-                applied = change.apply(tx, snapshot, snapshot.epoch + 1, seq)
-                after = snapshot
-                if applied.rows:
-                    after = snapshot.with_rows(snapshot.epoch + 1, [row for row, _ in applied.rows])
-                    for row, previous in applied.rows:
-                        tx.put_object(row, previous_revision=previous)
-                    tx.put_history(_revisions(applied, seq))
-                    root = self._secrets.root_digest(after.digests)
-                    tx.set_epoch(self._secrets.epoch_row(after.epoch, root))
-                rows = self._change_rows(applied, seq, after.epoch)
-                tx.append(rows)
+            applied, after, seq = _through(partial(self._apply, change), self._counts.clear)
         except LogUnavailable as exc:
             self._next_seq = None
             self._loop.call_soon_threadsafe(self._on_trouble, exc)
@@ -355,16 +370,36 @@ class Committer:
         except KeysteadError as exc:
             self._loop.call_soon_threadsafe(change.deliver, exc)
             return
-        self._next_seq = seq + len(applied.drafts)
         self._snapshot = after
         if applied.pruned:
             self._pruned.update(self._counts)
-        self._count(rows)
         self._loop.call_soon_threadsafe(self._on_trouble, None)
         self._loop.call_soon_threadsafe(self._on_snapshot, after)
         self._loop.call_soon_threadsafe(
             change.deliver, (applied.value, Committed(seq, after.epoch))
         )
+
+    def _apply(self, change: Change) -> tuple[Applied, Snapshot, int]:
+        """One transaction: what was applied, the state after it, and where its records begin."""
+        with self._journal.transaction(change.fence) as tx:
+            snapshot = self._refresh(tx)
+            seq = self._sequence(tx)
+            applied = change.apply(tx, snapshot, snapshot.epoch + 1, seq)
+            after = snapshot
+            if applied.rows:
+                if change.fence != "exclusive":
+                    raise InvariantViolation("a shared transaction changes authority")
+                after = snapshot.with_rows(snapshot.epoch + 1, [row for row, _ in applied.rows])
+                for row, previous in applied.rows:
+                    tx.put_object(row, previous_revision=previous)
+                tx.put_history(_revisions(applied, seq))
+                root = self._secrets.root_digest(after.digests)
+                tx.set_epoch(self._secrets.epoch_row(after.epoch, root))
+            rows = self._change_rows(applied, seq, after.epoch)
+            tx.append(rows)
+        self._next_seq = seq + len(applied.drafts)
+        self._count(rows)
+        return applied, after, seq
 
     def _change_rows(self, applied: Applied, seq: int, epoch: int) -> list[RecordRow]:
         """The change's records; the first commits to the rows: history is held to the log by it."""
@@ -437,6 +472,30 @@ class Committer:
                 pending.deliver(outcome)
             except Exception as exc:  # noqa: BLE001  the others of the group wait behind this one
                 fault(exc)
+
+
+def _through(commit: Callable[[], _T], come_between: Callable[[], None]) -> _T:
+    """Commit, and begin anew while another node's commit comes between.
+
+    Raises:
+        CommitContended: each time.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return commit()
+        except CommitContended:
+            come_between()
+    return commit()
+
+
+def _expect(tx: Transaction, group: list[Pending]) -> None:
+    """Tell the store what the group's uses will read, in an order that all nodes keep to."""
+    candidates = [pending.candidate for pending in group if pending.candidate is not None]
+    once = {use.idempotency[:2] for use in candidates if use.idempotency is not None}
+    budgets = {counted for use in candidates for counted, _ in use.budgets}
+    steps = {(use.key_id, use.step.name) for use in candidates if use.step is not None}
+    if once or budgets or steps:
+        tx.expect(idempotent=sorted(once), spent=sorted(budgets), counters=sorted(steps))
 
 
 def _revisions(applied: Applied, seq: int) -> list[HistoryRow]:

@@ -272,7 +272,7 @@ class Logbook:
                 always=True,
             )
 
-        self._committer.change(Change(lambda *_: Applied(drafts=(draft,)), deliver))
+        self._committer.change(Change(lambda *_: Applied(drafts=(draft,)), deliver, "shared"))
 
     # --- forgetting --------------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ class Logbook:
             self._standing.count("changes", inquiry.draft.op)
             self._finish(inquiry, told, outcome[1])
 
-        self._committer.change(Change(apply, deliver))
+        self._committer.change(Change(apply, deliver, "shared"))
 
     def _finish(self, inquiry: Inquiry, told: Forgotten, place: Committed | None) -> None:
         if not told.end or self._closed:
@@ -379,7 +379,7 @@ class Logbook:
             self._standing.count("changes", inquiry.draft.op)
             inquiry.done(Reconciled(), outcome[1])
 
-        self._committer.change(Change(lambda *_: Applied(drafts=(draft,)), deliver))
+        self._committer.change(Change(lambda *_: Applied(drafts=(draft,)), deliver, "shared"))
 
 
 def forget_again(reader: LogReader, journal: Journal) -> int:

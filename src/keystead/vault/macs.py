@@ -15,8 +15,18 @@ from keystead.crypto.aead import NONCE_BYTES, TAG_BYTES, hkdf, open_into, seal
 from keystead.encoding import length_prefixed
 from keystead.errors import SignatureInvalid, StateRolledBack
 from keystead.keys.handles import handle_root_info
+from keystead.keys.leases import Lease
 from keystead.keys.rollout.choosing import SUBJECT_BYTES
-from keystead.ports import CheckpointRow, EpochRow, HandleRow, IdempotencyRow, ObjectRow, Random
+from keystead.ports import (
+    CheckpointRow,
+    EpochRow,
+    HandleRow,
+    IdempotencyRow,
+    LeaseRow,
+    NodeRow,
+    ObjectRow,
+    Random,
+)
 
 __all__ = ["VaultSecrets"]
 
@@ -112,6 +122,40 @@ class VaultSecrets:
                 f"the registry's row of the checkpoint at size {row.size} was altered",
                 hint=_RESTORE,
             )
+
+    def node_row(self, node: str, seen_epoch: int, beat: int, url: str) -> NodeRow:
+        """How far a node has come, with its MAC: nobody else can confirm for it."""
+        numbers = f"{seen_epoch}/{beat}".encode()
+        mac = self._mac(b"node", node.encode(), numbers, url.encode())
+        return NodeRow(node, seen_epoch, beat, url, mac)
+
+    def check_node(self, row: NodeRow) -> None:
+        """Hold a node's row to its MAC.
+
+        Raises:
+            StateRolledBack: forged, altered, or another node's.
+        """
+        made = self.node_row(row.node, row.seen_epoch, row.beat, row.url)
+        if not hmac.compare_digest(made.mac, row.mac):
+            raise StateRolledBack(
+                f"the registry's row of node {row.node} was altered", hint=_RESTORE
+            )
+
+    def lease_row(self, name: str, lease: Lease) -> LeaseRow:
+        """A lease with its MAC."""
+        numbers = f"{lease.fence}/{lease.beat}".encode()
+        mac = self._mac(b"lease", name.encode(), lease.holder.encode(), numbers)
+        return LeaseRow(name, lease.holder, lease.fence, lease.beat, mac)
+
+    def check_lease(self, row: LeaseRow) -> None:
+        """Hold a lease to its MAC.
+
+        Raises:
+            StateRolledBack: forged or altered.
+        """
+        made = self.lease_row(row.name, Lease(row.holder, row.fence, row.beat))
+        if not hmac.compare_digest(made.mac, row.mac):
+            raise StateRolledBack(f"the registry's lease {row.name} was altered", hint=_RESTORE)
 
     def handle_mac(self, row: HandleRow) -> bytes:
         """Over whom a handle was issued to."""

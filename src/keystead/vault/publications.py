@@ -235,7 +235,7 @@ class Publications:
             if not done.done():
                 done.set_result(outcome)
 
-        self._committer.change(Change(apply, deliver))
+        self._committer.change(Change(apply, deliver, "shared"))
         outcome = await done
         if isinstance(outcome, KeysteadError):
             raise outcome

@@ -52,8 +52,14 @@ class Reports:
     """All methods run on the loop."""
 
     def __init__(
-        self, registry: Registry, secrets: VaultSecrets, counters: ExpectedCounters, clock: Clock
+        self,
+        registry: Registry,
+        secrets: VaultSecrets,
+        counters: ExpectedCounters,
+        clock: Clock,
+        node: str,
     ) -> None:
+        self._node = node
         self._registry = registry
         self._clock = clock
         self._known: dict[str, _Known] = {}
@@ -74,11 +80,12 @@ class Reports:
         match running.facts:
             case ReportFailure() as said:
                 check_named(said, key)
-                number = check_cited(self._cited(said.seq), key, said.seq)
+                number = check_cited(self._cited(said), key, said.seq)
                 report = Report(said.seq, running.now_ms, said.problem, running.epoch)
                 new = msgspec.msgpack.encode(report)
                 counted = self._step(running, report_name(number, principal), new)
-                running.detail = f"cites record {said.seq}: {said.problem}"
+                of_node = f" of {said.node}" if said.node else ""
+                running.detail = f"cites record {said.seq}{of_node}: {said.problem}"
                 result = ReportResult(version=number, counted=counted)
             case Acknowledge() as said:
                 check_named(said, key)
@@ -136,11 +143,10 @@ class Reports:
             }
         return known.told[prefix]
 
-    def _cited(self, seq: int) -> Cited | None:
-        rows = self._registry.records_from(seq, 1)
-        if not rows or rows[0].seq != seq:
+    def _cited(self, said: ReportFailure) -> Cited | None:
+        row = self._registry.record_of(said.node or self._node, said.seq)
+        if row is None:
             return None
-        row = rows[0]
         return Cited(key_id=row.key_id, version=row.version, outcome=row.outcome, operation=row.op)
 
     def _step(self, running: Running, name: str, new: bytes) -> bool:

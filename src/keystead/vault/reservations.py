@@ -14,6 +14,7 @@ import msgspec
 from keystead import limits
 from keystead.errors import KeysteadError
 from keystead.keys.model import Key
+from keystead.keys.reservations import may_spend
 from keystead.ports import Clock, Random, Registry, ReservationRow, Transaction
 from keystead.translog.entries import Draft, decode_body
 from keystead.vault.authority import Snapshot
@@ -94,14 +95,14 @@ class Reservations:
     def _usable(self, key_id: str, now: int) -> _Active | None:
         active = self._active.get(key_id)
         if active is not None:
-            if active.spent < active.row.count and now < active.row.expires_boot_ms:
+            if _spendable(active.row, active.spent, now):
                 return active
             del self._active[key_id]
             self._close((active.row,), active.spent)
         row = self._next.pop(key_id, None)
         if row is None:
             return None
-        if now >= row.expires_boot_ms:
+        if not _spendable(row, 0, now):
             self._close((row,), 0)
             return None
         self._active[key_id] = fresh = _Active(row)
@@ -135,7 +136,7 @@ class Reservations:
             if not isinstance(outcome, KeysteadError) and isinstance(outcome[0], ReservationRow):
                 self._next[key_id] = outcome[0]
 
-        self._committer.change(Change(apply, deliver))
+        self._committer.change(Change(apply, deliver, "shared"))
 
     def _close(self, rows: Sequence[ReservationRow], spent: int) -> None:
         """Close in turn behind what was queued before: ``rows`` is read there, not here."""
@@ -148,7 +149,7 @@ class Reservations:
                 drafts.append(self._draft("reservation.close", row, key, spent))
             return Applied(drafts=tuple(drafts))
 
-        self._committer.change(Change(apply, lambda _outcome: None))
+        self._committer.change(Change(apply, lambda _outcome: None, "shared"))
 
     def _draft(self, op: str, row: ReservationRow, key: Key, count: int) -> Draft:
         return Draft(
@@ -165,6 +166,15 @@ class Reservations:
             reservation=row.id,
             count=count,
         )
+
+
+def _spendable(row: ReservationRow, spent: int, now: int) -> bool:
+    return may_spend(
+        count=row.count,
+        spent=spent,
+        expires_boot_ms=row.expires_boot_ms,
+        now_boot_ms=now,
+    )
 
 
 def gaps(registry: Registry, node: str, now_ms: int) -> list[tuple[ReservationRow, Draft]]:

@@ -54,6 +54,7 @@ from keystead.vault.committer import Applied, Change, Committed, Committer
 from keystead.vault.counters import uses_of
 from keystead.vault.faults import fault
 from keystead.vault.histories import Histories
+from keystead.vault.leading import Leading
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker, Made
 from keystead.vault.policies import check_said, told
@@ -89,9 +90,11 @@ class Rotating:
         maker: KeyMaker,
         signals: VersionSignals,
         reports: Reports,
+        leading: Leading,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self._leading = leading
         self._standing = standing
         self._registry = registry
         self._secrets = secrets
@@ -267,9 +270,12 @@ class Rotating:
             self._watching.cancel()
 
     def tick(self) -> None:
-        """One evaluation of every rollout that is under way, and of every schedule."""
+        """One evaluation of every rollout that is under way, and of every schedule.
+
+        Only the leader's moves one on. What this node sees fail it stops, whoever leads.
+        """
         self._ticked_ms = self._clock.boottime_ms()
-        self._evaluate(stops_only=False)
+        self._evaluate(stops_only=not self._leading.leads)
 
     def _evaluate(self, *, stops_only: bool) -> None:
         if self._standing.tampered is not None:
@@ -308,7 +314,11 @@ class Rotating:
         if foreseen is None or (stops_only and foreseen.step.event not in _STOPS):
             return
 
+        fence = self._leading.fence
+
         def apply(tx: Transaction, snapshot: Snapshot, epoch: int, _seq: int) -> Applied:
+            if foreseen.step.event not in _STOPS:
+                self._leading.check(tx, fence)
             key = snapshot.key(rotation.key_id)
             held = snapshot.rotations[key.id]
             again = msgspec.structs.replace(asked, epoch=epoch)
@@ -354,6 +364,7 @@ class Rotating:
         command = RotateKey(name=key.name, reason=why)
         future = self._made(key, key.primary_version().algorithm)
         self._moving.add(key.id)
+        fence = self._leading.fence
 
         def made(future: asyncio.Future[Made]) -> None:
             try:
@@ -363,8 +374,13 @@ class Rotating:
                 self._log.warning("rollout", key=key.id, error=str(fault(exc)))
                 return
             draft = msgspec.structs.replace(self._draft(key), reason=why)
-            now_ms = self.now_ms()
-            self._change(key.id, self.apply_begin(result, command, draft, now_ms))
+            begin = self.apply_begin(result, command, draft, self.now_ms())
+
+            def apply(tx: Transaction, snapshot: Snapshot, epoch: int, seq: int) -> Applied:
+                self._leading.check(tx, fence)
+                return begin(tx, snapshot, epoch, seq)
+
+            self._change(key.id, apply)
 
         future.add_done_callback(made)
 

@@ -124,7 +124,7 @@ class Running:
                 return ""
         return self.asked.context
 
-    def receipt(self, *, seq: int | None, epoch: int) -> Receipt:
+    def receipt(self, node: str, *, seq: int | None, epoch: int) -> Receipt:
         """Where the use stands, for its caller."""
         key, version = self.key, self.version
         return Receipt(
@@ -136,6 +136,7 @@ class Running:
             algorithm=self.algorithm,
             ack=self.ack,
             request_id=self.request_id,
+            node=node,
         )
 
     def done(

@@ -7,13 +7,14 @@ from functools import partial
 import msgspec
 
 from keystead.errors import KeysteadError, LogUnavailable, StateRolledBack
-from keystead.frames.messages import Metric, StatusInfo, Tend
+from keystead.frames.messages import Metric, NodeView, StatusInfo, Tend
 from keystead.ports import Clock, EpochRow, Random, Registry, Transaction
 from keystead.translog.entries import SALT_BYTES, Draft
 from keystead.vault.anchors import Anchors
 from keystead.vault.authority import Snapshot, load
 from keystead.vault.committer import Applied, Change, Committed, Committer, Pending
 from keystead.vault.denials import DenialLimiter
+from keystead.vault.leading import Leading
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.opened import OpenedKeys
 from keystead.vault.reservations import Reservations
@@ -44,6 +45,7 @@ class Tending:
         opened: OpenedKeys,
         anchors: Anchors,
         rotating: Rotating,
+        leading: Leading,
         clock: Clock,
         random: Random,
         protections: dict[str, str],
@@ -57,6 +59,7 @@ class Tending:
         self._opened = opened
         self._anchors = anchors
         self._rotating = rotating
+        self._leading = leading
         self._clock = clock
         self._random = random
         self._protections = protections
@@ -76,9 +79,10 @@ class Tending:
         if self._standing.unanchored is not None:
             self._anchors.look()
         self._summarise()
+        self._leading.renew()
         self._rotating.tick()
         pruning, self._prune_left = self._prune_left, _PRUNE_ROWS_A_ROUND
-        if not pruning:
+        if not pruning and self._leading.leads:
             self._prune()
         if now - self._verified_ms >= _VERIFY_EVERY_MS:
             self._verified_ms = now
@@ -99,7 +103,7 @@ class Tending:
             if self._prune_left > 0:
                 self._prune()
 
-        self._committer.change(Change(partial(_drop_expired, now_ms), deliver))
+        self._committer.change(Change(partial(_drop_expired, now_ms), deliver, "shared"))
 
     def verify_registry(self) -> None:
         """Hold every authority row to its MAC and all to the epoch's digest; stop work if not."""
@@ -164,7 +168,21 @@ class Tending:
             keys=len(standing.snapshot.keys),
             protections=self._protections | {"anchor": self._anchors.protection()},
             metrics=tuple(self._metrics()),
+            nodes=tuple(self._nodes()),
         )
+
+    def _nodes(self) -> list[NodeView]:
+        """The deployment's nodes; a row that none of them wrote is left out, and counts."""
+        found: list[NodeView] = []
+        for row in self._registry.nodes():
+            try:
+                self._secrets.check_node(row)
+            except StateRolledBack:
+                self._standing.count("invariant_violations", "I10")
+                continue
+            leads = row.node == self._leading.leader
+            found.append(NodeView(node=row.node, epoch=row.seen_epoch, leads=leads, url=row.url))
+        return found
 
     def _metrics(self) -> list[Metric]:
         standing, committer = self._standing, self._committer
@@ -173,6 +191,7 @@ class Tending:
             ("keystead_vault_opened_keys", "Versions whose material is open.", len(self._opened)),
             ("keystead_vault_keys", "Keys in the registry.", len(standing.snapshot.keys)),
             ("keystead_vault_epoch", "The epoch.", standing.snapshot.epoch),
+            ("keystead_vault_leads", "Whether this node leads.", int(self._leading.leads)),
         )
         counters = (
             ("keystead_vault_commits", "Durable commits.", committer.commits),

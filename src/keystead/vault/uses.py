@@ -292,7 +292,7 @@ class Uses:
             draft = msgspec.structs.replace(
                 running.draft(self._standing.node, signed=signed), reservation=reservation
             )
-            running.done(running.receipt(seq=None, epoch=running.epoch))
+            running.done(running.receipt(self._standing.node, seq=None, epoch=running.epoch))
             self._standing.count("uses", str(running.asked.purpose))
             self._seen(running)
             self._committer.submit(Pending(draft=draft, salt=salt, deliver=_forget, released=True))
@@ -303,7 +303,7 @@ class Uses:
                 salt=salt,
                 deliver=partial(self._committed, running),
                 candidate=self._candidate(running),
-                receipt=running.receipt(seq=None, epoch=running.epoch)
+                receipt=running.receipt(self._standing.node, seq=None, epoch=running.epoch)
                 if running.idempotency
                 else None,
                 result=None if running.asked.operation in _SECRET_OPERATIONS else running.result,
@@ -366,7 +366,7 @@ class Uses:
             return
         self._standing.count("uses", str(running.asked.purpose))
         self._seen(running)
-        receipt = running.receipt(seq=outcome.seq, epoch=outcome.epoch)
+        receipt = running.receipt(self._standing.node, seq=outcome.seq, epoch=outcome.epoch)
         running.done(receipt)
         for waiter in self._others(running):
             waiter.done(receipt, replayed=True, result=running.result)

@@ -10,7 +10,16 @@ from typing import NamedTuple
 import msgspec
 
 from keystead.errors import KeysteadError
-from keystead.ports import Clock, Custody, Guard, Journal, LogReader, Random, Registry
+from keystead.ports import (
+    Clock,
+    Custody,
+    EpochWatch,
+    Guard,
+    Journal,
+    LogReader,
+    Random,
+    Registry,
+)
 from keystead.vault.admin import Administration
 from keystead.vault.admission import Admission
 from keystead.vault.anchors import AnchorConfig
@@ -19,9 +28,11 @@ from keystead.vault.checkpoints import Checkpoints
 from keystead.vault.committer import Committer
 from keystead.vault.counters import ExpectedCounters
 from keystead.vault.denials import DenialLimiter
+from keystead.vault.following import Following
 from keystead.vault.grants import Grants
 from keystead.vault.guard import OperatorGuard
 from keystead.vault.histories import Histories
+from keystead.vault.leading import Leading
 from keystead.vault.logbook import Logbook
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker
@@ -44,7 +55,8 @@ _CUSTODY_THREADS = 2
 class Base(msgspec.Struct, frozen=True, kw_only=True):
     """What a vault stands on: its ports, its secrets, and the state that was found at its start.
 
-    ``began``: the sequence of the record of this start; -1 if none was written.
+    ``began``: the sequence of the record of this start; -1 if none was written. ``watch``: where
+    other nodes may be on the same registry. ``url``: where its front listens, for people.
     """
 
     registry: Registry
@@ -61,6 +73,8 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     anchors: AnchorConfig = AnchorConfig()
     began: int = -1
     guard: Guard = OperatorGuard()
+    watch: EpochWatch | None = None
+    url: str = ""
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +88,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     grants: Grants
     uses: Uses
     rotating: Rotating
+    leading: Leading
+    following: Following | None
     administration: Administration
     tending: Tending
     checkpoints: Checkpoints
@@ -88,6 +104,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         Stores and custody stay open, for whoever opened them.
         """
         self.rotating.close()
+        if self.following is not None:
+            self.following.close()
         for executor in self.executors:
             executor.shutdown(wait=True)
         self.logbook.close()
@@ -114,6 +132,7 @@ class _Core(NamedTuple):
     counters: ExpectedCounters
     reports: Reports
     maker: KeyMaker
+    leading: Leading
     rotating: Rotating
     executors: tuple[Executor, Executor]
     loop: asyncio.AbstractEventLoop
@@ -156,6 +175,8 @@ def wire(base: Base) -> Services:
         grants=core.grants,
         uses=uses,
         rotating=core.rotating,
+        leading=core.leading,
+        following=_following(base, core),
         administration=administration,
         tending=tending,
         checkpoints=checkpoints,
@@ -188,8 +209,15 @@ def _core(base: Base, loop: asyncio.AbstractEventLoop) -> _Core:
     )
     signals = VersionSignals(base.clock)
     counters = ExpectedCounters(base.registry, base.secrets)
-    reports = Reports(base.registry, base.secrets, counters, base.clock)
+    reports = Reports(base.registry, base.secrets, counters, base.clock, base.node)
     maker = KeyMaker(base.custody, base.registry, base.clock, base.random)
+    leading = Leading(
+        standing=standing,
+        secrets=base.secrets,
+        committer=committer,
+        clock=base.clock,
+        alone=base.watch is None,
+    )
     rotating = Rotating(
         standing=standing,
         registry=base.registry,
@@ -199,6 +227,7 @@ def _core(base: Base, loop: asyncio.AbstractEventLoop) -> _Core:
         maker=maker,
         signals=signals,
         reports=reports,
+        leading=leading,
         clock=base.clock,
         loop=loop,
     )
@@ -216,6 +245,7 @@ def _core(base: Base, loop: asyncio.AbstractEventLoop) -> _Core:
         counters=counters,
         reports=reports,
         maker=maker,
+        leading=leading,
         rotating=rotating,
         executors=executors,
         loop=loop,
@@ -273,9 +303,23 @@ def _tending(base: Base, core: _Core, checkpoints: Checkpoints) -> Tending:
         opened=core.opened,
         anchors=checkpoints.anchors,
         rotating=core.rotating,
+        leading=core.leading,
         clock=base.clock,
         random=base.random,
         protections=base.protections,
+    )
+
+
+def _following(base: Base, core: _Core) -> Following | None:
+    if base.watch is None:
+        return None
+    return Following(
+        standing=core.standing,
+        secrets=base.secrets,
+        committer=core.committer,
+        watch=base.watch,
+        loop=core.loop,
+        url=base.url,
     )
 
 

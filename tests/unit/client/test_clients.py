@@ -85,6 +85,7 @@ def test_every_call_has_its_method() -> None:
         "UseOptions",
         "new_idempotency_key",
         "Ask",
+        "FetchProof",
         "Filters",
         "Issued",
         "RevokedLink",
@@ -127,7 +128,10 @@ def test_awaiting_calls_run_side_by_side() -> None:
 
 def test_who_finds_every_connection_busy_is_told_so_in_time() -> None:
     async def stuck(request: httpx.Request) -> httpx.Response:
-        await asyncio.sleep(60)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.2)  # slow to let go, so that its connection stays busy
         return node(request)
 
     async def run() -> None:

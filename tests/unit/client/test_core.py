@@ -62,7 +62,7 @@ class World:
         repeatable: bool = True,
         make: Callable[[int], Request] | None = None,
     ) -> Reply:
-        session = Session("https://node.example", policy)
+        session = Session(("https://node.example",), policy)
         request = Request(method="POST", path="/v1/x", repeatable=repeatable)
         until_s = self.now_s + policy.deadline_s
         flow = exchange(session, make or (lambda _: request), self.turn(), until_s)
@@ -135,7 +135,7 @@ def test_the_deadline_bounds_tries_and_their_timeouts() -> None:
 
 def test_nothing_is_sent_after_the_deadline() -> None:
     world = World()
-    session = Session("https://node.example", Retry())
+    session = Session(("https://node.example",), Retry())
     request = Request(method="GET", path="/ready")
     flow = exchange(session, lambda _: request, world.turn(), until_s=world.now_s)
     with pytest.raises(ServiceError, match="before the request was sent"):
@@ -204,5 +204,5 @@ def test_an_answer_that_does_not_parse_is_no_answer() -> None:
 def test_requests_and_replies_print_without_what_they_hold() -> None:
     request = Request(method="POST", path="/v1/x", headers={"a": "s3cret"}, body=b"s3cret")
     reply = Reply(status=200, headers={"a": "s3cret"}, body=b"s3cret")
-    session = Session("https://node.example", Retry(), operator="s3cret")
+    session = Session(("https://node.example",), Retry(), operator="s3cret")
     assert not any("s3cret" in repr(value) for value in (request, reply, session))

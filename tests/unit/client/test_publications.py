@@ -4,6 +4,7 @@ import httpx
 import pytest
 from nacl.signing import SigningKey
 
+from keystead.client import Client, Retry
 from keystead.client.publications import check_list, deny_list_of, revocation_list
 from keystead.errors import MalformedRequest, NotFound, SignatureInvalid
 from keystead.keys.model import Key
@@ -154,3 +155,29 @@ def test_a_text_that_is_no_verifier_key_is_refused_before_anything_is_sent() -> 
     assert parse_vkey(vkey_for().encode()) == vkey_for()
     with pytest.raises(MalformedRequest, match="verifier key"):
         revocation_list("shop", "krl", "nothing")
+
+
+def fetch_of_two(node: FakeNode) -> bytes:
+    call = revocation_list("shop", "deny", vkey_for().encode(), epoch_at_least=9)
+    urls = ["https://b.example", "https://a.example"]
+    retry = Retry(tries_max=1)
+    with Client(urls, retry=retry, transport=httpx.MockTransport(node)) as client:
+        return client.run(call).data
+
+
+def test_a_list_that_another_node_signed_is_asked_of_the_next_front() -> None:
+    text = statement_of("d1/node-b", key_of(Purpose.JWT, epoch=9), "deny", DATA).encode()
+    theirs = signed(text, STRANGER, "d1/node-b")
+    node = FakeNode(*[answer(theirs), answer(DATA)] * 2, answer(NOTE), answer(DATA))
+    assert fetch_of_two(node) == DATA
+    assert [request.url.host for request in node.requests] == ["b.example"] * 4 + ["a.example"] * 2
+
+
+@pytest.mark.parametrize("other", [[httpx.ConnectError("gone")], [answer(NOTE), answer(b"{}")] * 2])
+def test_a_forged_list_stays_forged_whatever_other_fronts_say(
+    other: list[httpx.Response | Exception],
+) -> None:
+    forged = DATA.replace(b'"epoch":9', b'"epoch":8')
+    node = FakeNode(*[answer(NOTE), answer(forged)] * 2, *other)
+    with pytest.raises(SignatureInvalid, match=r"none of 2 fronts did it: https://b\.example: "):
+        fetch_of_two(node)

@@ -2,7 +2,15 @@
 
 import pytest
 
-from keystead.client.retry import Retry, may_repeat, parse_retry_after, wait_s
+from keystead.client.retry import (
+    Retry,
+    Verdict,
+    aside_s,
+    may_repeat,
+    parse_retry_after,
+    verdict_on,
+    wait_s,
+)
 from keystead.errors import KeysteadError, error_for_code
 
 PASSING = {"overloaded", "reservation_ended", "custody_unavailable", "log_unavailable"}
@@ -31,6 +39,32 @@ def error(code: str, retry_after_s: float | None = None) -> KeysteadError:
 def test_only_what_passes_is_sent_again(code: str) -> None:
     assert may_repeat(Retry(), error(code, 1.0), repeatable=True) == (code in PASSING)
     assert may_repeat(Retry(), error(code, 1.0), repeatable=False) == (code == "overloaded")
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_another_front_is_asked_only_for_what_it_may_have(code: str) -> None:
+    moves = {"overloaded", "custody_unavailable", "log_unavailable"}
+    expected = Verdict.NEXT if code in moves else Verdict.FINAL
+    if code == "reservation_ended":
+        expected = Verdict.SAME
+    if code == "state_rolled_back":
+        expected = Verdict.LEAVE
+    assert verdict_on(Retry(), error(code, 1.0), repeatable=True) is expected
+    once = Verdict.NEXT if code == "overloaded" else Verdict.FINAL
+    assert verdict_on(Retry(), error(code, 1.0), repeatable=False) is once
+
+
+def test_a_budget_is_waited_for_where_it_was_refused() -> None:
+    patient = Retry(limits_pass=True)
+    assert verdict_on(patient, error("limit_exceeded", 1.0), repeatable=True) is Verdict.SAME
+
+
+def test_a_front_is_put_aside_for_a_bounded_time() -> None:
+    policy = Retry(aside_s=10.0)
+    drawn = [aside_s(policy, retry_after_s=None, random=random) for random in (0.0, 0.5, 1.0)]
+    assert drawn == [5.0, 7.5, 10.0]
+    told = [aside_s(policy, retry_after_s=wait, random=0.9) for wait in (0.0, 2.0, 3600.0)]
+    assert told == [0.0, 2.0, 10.0]
 
 
 def test_limits_pass_for_those_who_say_so_and_are_told_when() -> None:

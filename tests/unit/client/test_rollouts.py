@@ -164,6 +164,8 @@ def test_a_report_cites_a_use_under_the_reporters_handle() -> None:
     assert body["facts"] == {"seq": 41, "problem": "signature", "key": "a/b"}
     assert body["reason"] == "gateway 3"
     assert HANDLE.reveal() not in repr(rollouts.report_failure("shop", HANDLE, 1, "other"))
+    elsewhere = rollouts.report_failure("shop", HANDLE, 1, "other", node="node-2")
+    assert b'"node":"node-2"' in elsewhere.facts  # a sequence is of one node's log
 
 
 def test_an_acknowledgement_is_one_however_often_it_is_sent() -> None:

@@ -34,7 +34,7 @@ FIELDS = {
     Done: "id result receipt",
     Refused: "id code message hint retry_after_s request_id",
     Proof: "time_ms signature certificate",
-    Receipt: "seq epoch key version kid algorithm ack request_id replayed",
+    Receipt: "seq epoch key version kid algorithm ack request_id replayed node",
     Metric: "name kind help labels value",
 }
 """Fields by place: a new one goes to the end and has a default, or old and new do not talk."""

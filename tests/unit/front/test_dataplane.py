@@ -64,6 +64,7 @@ async def test_a_use_reaches_the_vault_and_its_result_the_caller(
         "ack": "durable",
         "request_id": "r1",
         "replayed": False,
+        "node": "",
     }
     [use] = vault.uses
     assert use == Use(

@@ -43,6 +43,7 @@ async def test_ready_shows_the_protections(client: httpx.AsyncClient) -> None:
         "epoch": 3,
         "last_seq": 7,
         "keys": 1,
+        "nodes": [],
     }
 
 

@@ -24,7 +24,7 @@ from keystead.keys.narrowing import Narrowing
 from keystead.keys.purposes import Purpose
 from keystead.ports import Custody, Guard, LogReader
 from keystead.testing.clocks import ManualClock, SeededRandom
-from keystead.testing.memory_store import MemoryDisk, MemoryStore
+from keystead.testing.memory_store import MemoryDisk, MemoryStore, MemoryWatch
 from keystead.translog.entries import Body, decode_body
 from keystead.vault.anchors import AnchorConfig
 from keystead.vault.authority import Snapshot
@@ -44,7 +44,10 @@ Future = asyncio.Future[Answer]
 
 @dataclass
 class Node:
-    """One node on a disk; a second one on the same disk is the node after a restart."""
+    """One node on a disk; a second one on the same disk is the node after a restart.
+
+    ``shared``: the disk is a database that other nodes are on, too, each with a log of its own.
+    """
 
     disk: MemoryDisk = field(default_factory=MemoryDisk)
     clock: ManualClock = field(default_factory=ManualClock)
@@ -56,9 +59,12 @@ class Node:
     began: int = -1
     guard: Guard = field(default_factory=OperatorGuard)
     reader: LogReader | None = None
+    name: str = NODE
+    shared: bool = False
 
     def __post_init__(self) -> None:
-        self.store = MemoryStore(self.disk)
+        self.store = MemoryStore(self.disk, self.name if self.shared else "")
+        self.watch = MemoryWatch(self.disk) if self.shared else None
         self.secrets = secrets_of()
         self.random = SeededRandom(self.seed)
         if self.custody is None:
@@ -70,7 +76,7 @@ class Node:
                 self.secrets,
                 deployment=DEPLOYMENT,
                 sealed_root=b"sealed",
-                node=NODE,
+                node=self.name,
                 clock=self.clock,
                 random=self.random,
             )
@@ -96,13 +102,15 @@ class Node:
             self.store,
             self.store,
             epoch=snapshot.epoch,
-            node=NODE,
+            node=self.name,
             clock=self.clock,
             random=self.random,
         )
         self._built = self._build(snapshot)
         built = self._built
         built.committer.start()
+        if built.following is not None:
+            built.following.start()
         try:
             yield self
         finally:
@@ -123,7 +131,8 @@ class Node:
                 random=self.random,
                 snapshot=snapshot,
                 deployment=DEPLOYMENT,
-                node=NODE,
+                node=self.name,
+                watch=self.watch,
                 protections={"seal": "none"},
                 anchors=self.anchors,
                 began=self.began,

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keystead.errors import StateRolledBack
+from keystead.keys.leases import Lease
 from keystead.ports import EpochRow, HandleRow, IdempotencyRow, ObjectRow
 from keystead.testing.clocks import SeededRandom
 from keystead.vault.macs import VaultSecrets
@@ -220,3 +221,34 @@ def test_result_and_receipt_do_not_stand_in_for_each_other() -> None:
     sealed = SECRETS.seal_outcome(OUTCOME, SeededRandom(1))
     swapped = msgspec.structs.replace(sealed, result=sealed.receipt, receipt=sealed.result)
     check_refused(lambda: SECRETS.open_outcome(swapped), "outcome")
+
+
+# --- several nodes -------------------------------------------------------------------------------
+
+NODE_ROW = SECRETS.node_row("a", 7, 2, "http://127.0.0.1:7410")
+LEASE_ROW = SECRETS.lease_row("steward", Lease("a", 3, 40))
+
+
+def test_what_a_node_says_of_itself_holds() -> None:
+    SECRETS.check_node(NODE_ROW)
+    SECRETS.check_lease(LEASE_ROW)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"node": "b"}, {"seen_epoch": 8}, {"beat": 3}, {"url": "http://evil"}, {"mac": b""}],
+    ids=str,
+)
+def test_nobody_else_confirms_for_a_node(changes: dict[str, object]) -> None:
+    row = msgspec.structs.replace(NODE_ROW, **changes)
+    check_refused(lambda: SECRETS.check_node(row), "row of node")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "other"}, {"holder": "b"}, {"fence": 4}, {"beat": 41}, {"mac": bytes(32)}],
+    ids=str,
+)
+def test_nobody_makes_a_leader_by_the_database(changes: dict[str, object]) -> None:
+    row = msgspec.structs.replace(LEASE_ROW, **changes)
+    check_refused(lambda: SECRETS.check_lease(row), "lease")

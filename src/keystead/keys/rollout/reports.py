@@ -38,15 +38,17 @@ __all__ = [
 Problem = Literal["signature", "unknown_key", "algorithm", "other"]
 
 
-class ReportFailure(Facts, frozen=True, kw_only=True):
+class ReportFailure(Facts, frozen=True, kw_only=True, omit_defaults=True):
     """What the use with the record ``seq`` gave does not verify; in which way.
 
+    ``node``: in whose log, as the receipt has it; empty: in that of the node that is told.
     ``key``: the name of the key that it is told to be of; empty: the handle's.
     """
 
     seq: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     problem: Problem
     key: str = ""
+    node: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class ReportResult(Result, frozen=True, kw_only=True):
