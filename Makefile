@@ -7,6 +7,9 @@ ARGS   ?=
 CASES  ?= 1000000
 SEED   ?= 1
 SECONDS ?= 300
+JAR    ?=
+SEEDS  ?= 1000
+DRILL  ?= rotation
 
 VENV  := .venv
 BIN   := $(VENV)/bin
@@ -24,7 +27,7 @@ say = @printf '· %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test cover lint types needs lock clean fuzz soak bench drill
+.PHONY: help run test cover lint types needs lock clean fuzz soak bench drill model tlc
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,11 +67,32 @@ fuzz: $(VENV)/.stamp-dev  ## hostile input by the million: CASES=1000000 SEED=1
 soak: $(VENV)/.stamp-dev  ## kill processes under load, and check every answer: SECONDS=300 SEED=1
 	@$(BIN)/python fuzz/crash_soak.py --seconds $(SECONDS) --seed $(SEED) --steps
 
+.PHONY: faults
+faults: $(VENV)/.stamp-dev  ## strike two nodes on PostgreSQL in namespaces of their own (root): SECONDS=300 SEED=1
+	@$(BIN)/python fuzz/cluster_soak.py --seconds $(SECONDS) --seed $(SEED)
+
+.PHONY: simulate
+simulate: $(VENV)/.stamp-dev  ## whole vaults on simulated time and faults: SEEDS=1000 SEED=1 PROFILE=...
+	@$(BIN)/python fuzz/simulate.py --seeds $(SEEDS) --seed $(SEED) \
+	  $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
+
 bench: $(VENV)/.stamp-bench  ## measure against cryptography and OpenBao; ARGS goes to `keystead bench`
 	@$(BIN)/keystead bench $(ARGS)
 
-drill: $(VENV)/.stamp-run  ## rotate under load on the node of `make run`; ARGS goes to `keystead drill rotation`
-	@KEYSTEAD_TOKEN_FILE='$(DATA:%/=%)-operator.token' $(BIN)/keystead drill rotation $(ARGS)
+drill: $(VENV)/.stamp-run  ## put the node of `make run` through a drill: DRILL=rotation or DRILL=revocation
+	@KEYSTEAD_TOKEN_FILE='$(DATA:%/=%)-operator.token' $(BIN)/keystead drill $(DRILL) $(ARGS)
+
+model: $(VENV)/.stamp-dev  ## explore the protocol with larger bounds than `make test`: a quarter of an hour
+	@KEYSTEAD_MODEL=deep $(BIN)/python -m pytest -q -n0 -s tests/unit/keys/protocol $(ARGS)
+
+# Its states go to a temporary folder, not beside the modules.
+tlc:  ## check spec/ with TLC, which is not in any registry: JAR=path/to/tla2tools.jar (needs java)
+	@test -f '$(JAR)' || { printf '%s\n' 'Name the file: make tlc JAR=path/to/tla2tools.jar' >&2; exit 1; }
+	@states=$$(mktemp -d) && trap 'rm -rf "$$states"' EXIT && cd spec && \
+	  for module in Keystead Reservations Lease; do \
+	    java -XX:+UseParallelGC -cp '$(abspath $(JAR))' tlc2.TLC -workers auto \
+	      -metadir "$$states" -config $$module.cfg $$module.tla || exit 1; \
+	  done
 
 needs:
 	@tools/apt_needs.sh

@@ -3,7 +3,7 @@
 # also installs them, and keeps the services that they bring from starting.
 set -euo pipefail
 
-PACKAGES=(git openssh-client openssl)
+PACKAGES=(faketime git iproute2 nftables openssh-client openssl postgresql)
 
 command -v dpkg-query >/dev/null || exit 0 # not Debian: the tests name what they miss themselves
 

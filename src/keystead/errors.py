@@ -255,7 +255,24 @@ class SignatureInvalid(KeysteadError):
 
 
 class SignedByCompromised(SignatureInvalid):
-    """The signature is arithmetically right, but the version that made it is compromised (I3)."""
+    """The signature is arithmetically right, but the version that made it is compromised (I3).
+
+    ``version``: its number. ``compromised_epoch``: the epoch under which it was declared so: what
+    the log committed under a lower one was signed before. 0: not known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        retry_after_s: float | None = None,
+        version: int = 0,
+        compromised_epoch: int = 0,
+    ) -> None:
+        super().__init__(message, hint=hint, retry_after_s=retry_after_s)
+        self.version = version
+        self.compromised_epoch = compromised_epoch
 
 
 class ProofInvalid(SignatureInvalid):

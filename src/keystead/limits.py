@@ -6,6 +6,7 @@ A bound is checked before the work it bounds. Past it the answer is an early ref
 from __future__ import annotations
 
 __all__ = [
+    "ACKNOWLEDGE_POLL_S",
     "ADMIN_BODY_BYTES_MAX",
     "ARTEFACTS_MAX",
     "ARTEFACT_BYTES_MAX",
@@ -92,6 +93,11 @@ __all__ = [
     "RESERVATION_DRIFT_MS",
     "RESERVATION_LIFE_MS",
     "RESERVATION_USES",
+    "REVOKE_HANDLES_A_KEY",
+    "REVOKE_KEYS_A_PAGE",
+    "REVOKE_KEYS_MAX",
+    "REVOKE_LOOKS_A_PAGE",
+    "REVOKE_USED_MS",
     "RSA_BITS_MAX",
     "RSA_BITS_MIN",
     "RSA_EXPONENT_MIN",
@@ -231,6 +237,23 @@ LEASE_LIFE_MS = 5_000
 """A leader that has not renewed its lease for so long is replaced; it renews once a second."""
 EPOCH_POLL_S = 0.25
 """How often a node asks for the epoch where no notification comes: the truth is in the asking."""
+
+# --- revoking -------------------------------------------------------------------------------------
+
+REVOKE_KEYS_MAX = 1_000
+"""Keys that one revocation stops: a row and a record each, all in one commit of some 0.2 s, for
+which uses wait. Beyond, a tenant is stopped as a whole at once, by one row: `emergency stop`."""
+REVOKE_KEYS_A_PAGE = 50
+"""Keys in one page of a dry run, unless their handles end it before."""
+REVOKE_HANDLES_A_KEY = 200
+"""Handles of a key that a dry run lists; of more it says that there are more."""
+REVOKE_LOOKS_A_PAGE = 20
+"""Looks into logs of one page of a dry run, `LOG_SCAN_ROWS_MAX` records each: some two seconds of a
+thread. What was not looked at then is said to be more."""
+REVOKE_USED_MS = 24 * 3600 * 1000
+"""How far back a dry run counts uses: 24 h, within which nothing is forgotten."""
+ACKNOWLEDGE_POLL_S = 0.025
+"""How often a revocation looks whether other nodes have confirmed it: an eightieth of the bound."""
 
 # --- the Merkle log ------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
-"""The contracts of journal, log and history on the store in memory."""
+"""The contracts of journal, log, history and nodes on the store in memory."""
 
 import pytest
 
 from keystead.testing.contracts.history import HistoryContract
 from keystead.testing.contracts.journal import JournalContract
 from keystead.testing.contracts.log import LogContract
-from keystead.testing.memory_store import Fault, MemoryStore
+from keystead.testing.contracts.nodes import ManyNodesContract, NodesContract
+from keystead.testing.memory_store import Fault, MemoryDisk, MemoryStore, MemoryWatch
 
 
 class MemoryBench:
@@ -37,3 +38,30 @@ class TestMemoryHistory(HistoryContract):
     @pytest.fixture(autouse=True)
     def _on_the_bench(self) -> None:
         self.bench = MemoryBench()
+
+
+class TestMemoryNodes(NodesContract):
+    @pytest.fixture(autouse=True)
+    def _on_the_bench(self) -> None:
+        self.bench = MemoryBench()
+
+
+class MemoryNode:
+    def __init__(self, disk: MemoryDisk, name: str) -> None:
+        self.journal = self.registry = self.reader = MemoryStore(disk, name)
+        self.watch = MemoryWatch(disk)
+
+
+class MemoryNodesBench:
+    def __init__(self) -> None:
+        disk = MemoryDisk()
+        self.nodes = {name: MemoryNode(disk, name) for name in "ab"}
+
+    def node(self, name: str) -> MemoryNode:
+        return self.nodes[name]
+
+
+class TestMemoryManyNodes(ManyNodesContract):
+    @pytest.fixture(autouse=True)
+    def _on_the_bench(self) -> None:
+        self.bench = MemoryNodesBench()

@@ -1,4 +1,4 @@
-"""The contracts of journal, log and history on SQLite; its commits fail in both forms."""
+"""The contracts of journal, log, history and nodes on SQLite; its commits fail in both forms."""
 
 import shutil
 import sqlite3
@@ -16,6 +16,7 @@ from keystead.store.sqlite_search import SqliteLogReader
 from keystead.testing.contracts.history import HistoryContract
 from keystead.testing.contracts.journal import JournalContract
 from keystead.testing.contracts.log import LogContract
+from keystead.testing.contracts.nodes import NodesContract
 
 
 class FailingConnection:
@@ -94,6 +95,16 @@ class TestSqliteLogIndex(TestSqliteLog):
 
 
 class TestSqliteHistory(HistoryContract):
+    @pytest.fixture(autouse=True)
+    def _on_the_bench(self, tmp_path: Path) -> Iterator[None]:
+        self.bench = bench = SqliteBench(tmp_path / "registry.db")
+        yield
+        bench.close()
+
+
+class TestSqliteNodes(NodesContract):
+    """One node, as only one can have the file."""
+
     @pytest.fixture(autouse=True)
     def _on_the_bench(self, tmp_path: Path) -> Iterator[None]:
         self.bench = bench = SqliteBench(tmp_path / "registry.db")

@@ -94,7 +94,7 @@ ctypes.CDLL(None).prctl({PR_SET_CHILD_SUBREAPER}, 1, 0, 0, 0)
 folder = pathlib.Path(sys.argv[1])
 if os.fork() == 0:
     from keystead.net.processes import Child
-    config = {{"vault_socket": "vault.sock", "registry": "registry.db"}}
+    config = {{"vault_socket": "vault.sock", "database": "registry.db", "node": "n"}}
     child = Child("steward", config, folder=folder, log=folder / "log")
     async def start():
         starting = asyncio.ensure_future(child.start())

@@ -150,6 +150,7 @@ def _use_token(given: Any) -> None:  # noqa: ANN401  as above
         Bearer(),
         now_ms=NOW_MS,
         revoked=frozenset(),
+        stopped=frozenset(),
     )
 
 

@@ -62,6 +62,7 @@ class Commits(RuleBasedStateMachine):
         self.firmware: list[int] = []
         self.promised: dict[tuple[str, str], tuple[bytes, int]] = {}
         self.revoked: set[str] = set()
+        self.stopped: set[str] = set()
 
     @rule(pick=PICK, most=st.none() | st.integers(1, 4))
     def attenuate(self, pick: int, most: int | None) -> None:
@@ -82,7 +83,9 @@ class Commits(RuleBasedStateMachine):
         key = self.view.key(grant.body.key_id)
         operation = OPERATIONS[key.id]
         try:
-            check_standing(grant, key, operation, version, self.view.revoked)
+            check_standing(
+                grant, key, operation, version, self.view.revoked, stopped=self.view.stopped
+            )
             framed = self.frame(key, version, number, payload)
         except KeysteadError:
             return
@@ -140,6 +143,7 @@ class Commits(RuleBasedStateMachine):
         assert candidate.grant.body.generation == key.generation
         assert key.version(candidate.version).state is State.ACTIVE
         assert self.revoked.isdisjoint(candidate.grant.links)
+        assert self.stopped.isdisjoint({"*", key.tenant})
 
     def check_refusal(self, candidate: Candidate, refusal: KeysteadError) -> None:
         """A refusal has its cause: nothing is refused out of hand."""
@@ -151,7 +155,9 @@ class Commits(RuleBasedStateMachine):
                     or not self.revoked.isdisjoint(candidate.grant.links)
                 )
             case KeyStateError():
-                assert key.version(candidate.version).state is not State.ACTIVE
+                assert key.version(
+                    candidate.version
+                ).state is not State.ACTIVE or not self.stopped.isdisjoint({"*", key.tenant})
             case ReplayConflict():
                 assert candidate.idempotency is not None
                 scope, name, fingerprint = candidate.idempotency
@@ -193,6 +199,12 @@ class Commits(RuleBasedStateMachine):
             key = self.view.key(self.grant(pick).body.key_id)
             self.view.replace(new_generation(key, epoch=self.view.epoch + 1))
             self.family.append(handle_of(self.view.key(key.id)))
+
+    @rule(tenants=st.sampled_from(((), (), ("*",), ("default",), ("other",), ("default", "*"))))
+    def emergency(self, tenants: tuple[str, ...]) -> None:
+        """Stops in force from now on; ``()``: all are ended."""
+        self.view.emergency(*tenants)
+        self.stopped = set(tenants)
 
     @rule(pick=PICK, version=st.integers(1, 2), what=st.sampled_from((Move.SUSPEND, Move.RESUME)))
     def move(self, pick: int, version: int, what: Move) -> None:

@@ -94,7 +94,7 @@ def refuses(
     grant: Grant, asked: Asked, bearer: Bearer, now_ms: int, *, revoked: frozenset[str]
 ) -> bool:
     try:
-        decide_use(grant, KEY, asked, bearer, now_ms=now_ms, revoked=revoked)
+        decide_use(grant, KEY, asked, bearer, now_ms=now_ms, revoked=revoked, stopped=frozenset())
     except KeysteadError:
         return True
     return False

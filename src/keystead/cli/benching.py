@@ -14,6 +14,7 @@ import typer
 from keystead.cli.command import alone, command
 from keystead.cli.options import Output
 from keystead.cli.show import note, render
+from keystead.store.opening import check_database, is_server
 
 if TYPE_CHECKING:
     from keystead.cli.bench.report import Report
@@ -58,6 +59,13 @@ class BenchFlags:
         Path | None,
         typer.Option(metavar="FILE", help="OpenBao's program; else bao on PATH."),
     ] = None
+    without_postgres: Annotated[
+        bool, typer.Option("--without-postgres", help="Do not measure on PostgreSQL.")
+    ] = False
+    database: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="An empty database to measure on; else its own server."),
+    ] = None
     seed: Annotated[int, typer.Option(min=0, help="Of the order within each round.")] = 1
     json_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every sample there, as JSON.")
@@ -82,6 +90,8 @@ def bench(output: Output, flags: BenchFlags) -> int:
     folder = _folder(flags.folder)
     if flags.openbao is not None and flags.without_openbao:
         raise typer.BadParameter("says the opposite of --openbao", param_hint="--without-openbao")
+    if flags.database is not None and flags.without_postgres:
+        raise typer.BadParameter("says the opposite of --database", param_hint="--without-postgres")
     for path, hint in ((flags.json_file, "--json-file"), (flags.plot, "--plot")):
         if path is not None and not path.absolute().parent.is_dir():
             raise typer.BadParameter(f"no folder {path.absolute().parent}", param_hint=hint)
@@ -96,6 +106,8 @@ def bench(output: Output, flags: BenchFlags) -> int:
         load=flags.load,
         with_openbao=not flags.without_openbao,
         openbao=flags.openbao,
+        with_postgres=not flags.without_postgres,
+        database=None if flags.database is None else _server(flags.database),
     )
     report: Report = run.run_bench(plan, lambda words: _progress(output, words))
     _keep(output, flags, report)
@@ -128,6 +140,19 @@ def _folder(named: Path | None) -> Path:
     if named is not None:
         return named.absolute()
     return _REAL_DISK if _REAL_DISK.is_dir() else Path(tempfile.gettempdir())
+
+
+def _server(url: str) -> str:
+    """A URL of a database server, without a password.
+
+    Raises:
+        BadParameter: something else. StartupError: there is a password in it.
+    """
+    if not is_server(url):
+        raise typer.BadParameter(
+            "expected postgresql://..., without a password", param_hint="--database"
+        )
+    return check_database(url)
 
 
 def _progress(output: Output, words: str) -> None:

@@ -17,6 +17,7 @@ from keystead.cli.command import command, group
 from keystead.cli.delivery import delivery
 from keystead.cli.narrowings import NarrowingFlags, caveat_facts, caveat_words
 from keystead.cli.options import Holder, Operator, Output
+from keystead.cli.revoking import Many, Reason, act, need_reason
 from keystead.cli.show import instant, note, panel, plain, render
 from keystead.keys.caveats import Operations
 from keystead.keys.handles import Handle, attenuate
@@ -34,7 +35,6 @@ Out = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Where the token goes, mode 0600; else stdout, this once."),
 ]
-Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the record.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,26 +121,59 @@ def inspect(holder: Holder) -> None:
     "revoke",
     "keystead handle revoke 6f1c0e55aa04c4a1c3b0a4d1f2e3a4b5 --reason 'laptop lost'",
     "keystead handle revoke --handle-file till.handle --reason 'till stolen'",
+    "keystead handle revoke --key shop-tokens --reason 'INC-7'",
+    "keystead handle revoke --tenant shop --dry-run",
 )
 def revoke(
     operator: Revoker,
+    many: Many,
     *,
     link: Annotated[
-        str | None, typer.Argument(metavar="LINK", help="A link's id, as inspect shows it.")
+        str | None,
+        typer.Argument(metavar="ID", help="A handle's id, or that of a link, as inspect shows."),
     ] = None,
-    reason: Reason,
+    key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="All handles of this key.")
+    ] = None,
+    reason: Reason = None,
 ) -> None:
-    """Revoke a handle and all its children; the other handles of the key stay."""
-    if (link is None) == (operator.handle_file is None):
-        raise typer.BadParameter("give the id of a link, or --handle-file", param_hint="LINK")
-    named = operator.handle().chain_id if link is None else link
+    """Revoke a handle and all its children; or all handles of a key, or of many keys at once.
+
+    The keys go on; new handles can be issued. All that is chosen ends in one commit.
+    """
+    chosen = many.given()
+    ways = [link is not None, operator.handle_file is not None, key is not None, bool(chosen)]
+    if sum(ways) != 1:
+        raise typer.BadParameter(
+            "give an id, --handle-file, --key, or choose by --purpose, --tenant or --label",
+            param_hint="ID",
+        )
+    if key is not None:
+        chosen["key"] = key
+    elif not chosen:
+        handle = None if link is not None else operator.handle()
+        chosen["handle"] = link or _named(handle, dry_run=many.dry_run)
+    chosen["what"] = "handles"
+    if not many.dry_run:
+        need_reason(reason)
     with operator.connect() as client:
-        done = client.revoke_handle(named, reason=reason)
-    render(operator, done, lambda: [f"Revoked {plain(done.revoked)}, and all below it."])
+        act(operator, client, chosen, reason=reason, dry_run=many.dry_run)
+
+
+def _named(handle: Handle | None, *, dry_run: bool) -> str:
+    """What a handle is revoked by: its own last link; uses are counted by the handle's id."""
+    if handle is None:
+        return ""
+    return handle.body.handle_id if dry_run else handle.chain_id
 
 
 @command(app, "revoke-all", "keystead handle revoke-all shop-tokens --reason 'INC-7'")
-def revoke_all(key: Key, operator: Operator, *, reason: Reason) -> None:
+def revoke_all(
+    key: Key,
+    operator: Operator,
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the record.")],
+) -> None:
     """Revoke all handles of a key; the key itself goes on."""
     with operator.connect() as client:
         after = client.revoke_key_handles(key, reason=reason)

@@ -178,15 +178,6 @@ def deactivate(name: Name, operator: Operator, flags: StopFlags) -> None:
 
 
 @command(
-    app, "revoke", "keystead key revoke shop-tokens --version 2 --reason 'key leaked, INC-8' --yes"
-)
-def revoke(name: Name, operator: Operator, flags: SureFlags) -> None:
-    """Declare versions compromised, for good: they sign no more, and what they signed is void."""
-    confirm(operator, f"Revoke {name}, version {flags.version}, for good?", yes=flags.yes)
-    _move(operator, name, "compromise", flags)
-
-
-@command(
     app, "destroy", "keystead key destroy shop-tokens --version 1 --reason 'end of retention' --yes"
 )
 def destroy(name: Name, operator: Operator, flags: SureFlags) -> None:

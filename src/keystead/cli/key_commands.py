@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from keystead.cli import key, rollout, rollout_evidence, rollout_plan, rollout_status
+from keystead.cli import key, revoke, rollout, rollout_evidence, rollout_plan, rollout_status
 from keystead.cli.key import app
 
-__all__ = ["app", "key", "rollout", "rollout_evidence", "rollout_plan", "rollout_status"]
+__all__ = [
+    "app",
+    "key",
+    "revoke",
+    "rollout",
+    "rollout_evidence",
+    "rollout_plan",
+    "rollout_status",
+]

@@ -8,6 +8,8 @@
     3  unavailable: the node, the service, or this machine
 
 ``keystead key status --watch`` has two more: 4, the rollout was rolled back; 5, it is halted.
+``keystead verify`` has two of its own for what a compromised version signed: 6, the log proves that
+it is older than the compromise; 7, the log has no record of it.
 
 Errors are on stderr, and no expected one is a traceback. A command's module is loaded when the
 command is asked for, and the HTTP client only when a node is.
@@ -41,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tour": ("touring", "The whole cycle on the running node, on real files."),
     "key": ("key_commands", "Make, show, rotate and stop keys; fetch their public parts."),
     "handle": ("handle", "Issue, narrow, inspect and revoke handles."),
+    "emergency": ("emergency", "Stop a tenant, or everything, at once; and end that again."),
     "report": ("rollout_report", "Tell that what a key signed does not verify."),
     "acknowledge": ("rollout_acknowledge", "Tell that you hold a version's public part."),
     "history": ("history", "What changed of keys, plans and budgets, or was in force then."),

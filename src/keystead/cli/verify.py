@@ -2,13 +2,15 @@
 
 The public key comes from the node by its name, or from a file that ``keystead key public --json``
 wrote. A file is as old as it is: a version that was revoked since still looks sound in it.
+
+Of what a compromised version signed it is said whether the log proves it to be older than the
+compromise: exit status 6, it does; 7, the log has no record of it; 1, nobody knows.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,15 +21,20 @@ from keystead.cli.command import command, group
 from keystead.cli.files import read_bytes, read_text
 from keystead.cli.firmware import COMPONENTS, hash_image, manifest_path, signature_path
 from keystead.cli.ledger import read_ledger
-from keystead.cli.options import Common
 from keystead.cli.parsing import hex_bytes, pairs
 from keystead.cli.show import instant, panel, render
+from keystead.cli.verify_compromised import Before, Signed, Verifier, held, tell
 from keystead.errors import MalformedRequest, SignatureInvalid
+from keystead.keys import artefacts
 from keystead.keys.framing.ledger import GENESIS
+from keystead.keys.framing.tls import certificate_verify_content
 from keystead.keys.verify import (
     PublicKey,
     SignedEntry,
     Verified,
+    VerifiedFirmware,
+    VerifiedJwt,
+    VerifiedLedger,
     verify_firmware,
     verify_jwt,
     verify_ledger,
@@ -37,39 +44,6 @@ from keystead.keys.verify import (
 __all__ = ["app"]
 
 app = group("verify", "Verify what was signed, from public facts alone.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verifier(Common):
-    """Whose signature it should be."""
-
-    key: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The key that signed, asked of the node.")
-    ] = None
-    key_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Its public part, as key public --json gives it."),
-    ] = None
-
-    def public_key(self) -> PublicKey:
-        """The public part to verify with.
-
-        Raises:
-            BadParameter: neither key nor file was named, or both.
-            MalformedRequest: a file that holds something else.
-        """
-        if (self.key is None) == (self.key_file is None):
-            raise typer.BadParameter("give --key, or --key-file", param_hint="--key")
-        if self.key is not None:
-            with self.connect() as client:
-                return client.public_key(self.key)
-        path = self.key_file or Path()
-        try:
-            return msgspec.json.decode(read_bytes(path, "--key-file"), type=PublicKey)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            raise MalformedRequest(
-                f"{path} is no public part of a key", hint="keystead key public NAME --json is"
-            ) from exc
 
 
 @command(
@@ -95,18 +69,26 @@ def jwt(
 ) -> None:
     """Verify a JSON Web Token, and show its claims."""
     text = read_text(token, "FILE").strip()
-    found = verify_jwt(
-        text,
-        verifier.public_key(),
-        audience=audience,
-        now_ms=time.time_ns() // 1_000_000,
-        leeway_s=leeway,
-        issuer=issuer,
-        typ=typ,
-    )
+
+    def check(key: PublicKey) -> VerifiedJwt:
+        return verify_jwt(
+            text,
+            key,
+            audience=audience,
+            now_ms=time.time_ns() // 1_000_000,
+            leeway_s=leeway,
+            issuer=issuer,
+            typ=typ,
+        )
+
+    def signed(_key: PublicKey) -> list[Signed]:
+        read = artefacts.jwt(text)
+        return [Signed(message=read.message, close=read.close, wide=read.wide)]
+
+    found, before = held(verifier, check, signed)
     members = {"claims": found.claims, "typ": found.typ, "expires_s": found.expires_s}
     words = {**found.claims, "expires": instant(found.expires_s * 1000)}
-    _show(verifier, "jwt", found.signer, members, words)
+    _show(verifier, "jwt", found.signer, members, words, before=before)
 
 
 @command(
@@ -140,18 +122,25 @@ def firmware(
         beside = {part: signature_path(image, part) for part in COMPONENTS}
         paths = {part: path for part, path in beside.items() if path.exists()}
     sha256, size = hash_image(image, verifier)
-    found = verify_firmware(
-        read_bytes(manifest or manifest_path(image), "--manifest"),
-        {part: read_bytes(path, "--signature") for part, path in paths.items()},
-        verifier.public_key(),
-        name=name,
-        version_min=version_min,
-        image_sha256=sha256,
-        image_size=size,
-        now_ms=time.time_ns() // 1_000_000,
-    )
-    members = {"name": found.name, "version": found.version, "size": found.size}
-    _show(verifier, "firmware", found.signer, members | {"sha256": found.sha256.hex()})
+    document = read_bytes(manifest or manifest_path(image), "--manifest")
+    signatures = {part: read_bytes(path, "--signature") for part, path in paths.items()}
+
+    def check(key: PublicKey) -> VerifiedFirmware:
+        return verify_firmware(
+            document,
+            signatures,
+            key,
+            name=name,
+            version_min=version_min,
+            image_sha256=sha256,
+            image_size=size,
+            now_ms=time.time_ns() // 1_000_000,
+        )
+
+    found, before = held(verifier, check, lambda _key: [Signed(message=document)])
+    members: dict[str, object] = {"name": found.name, "version": found.version, "size": found.size}
+    members["sha256"] = found.sha256.hex()
+    _show(verifier, "firmware", found.signer, members, before=before)
 
 
 @command(
@@ -173,7 +162,7 @@ def ledger(
     sequence: Annotated[int, typer.Option(metavar="N", min=0, help="The number of that head.")] = 0,
 ) -> None:
     """Verify a run of entries: each signature, and the chain from one to the next."""
-    signed = [
+    run = [
         SignedEntry(
             document=line.document.encode(),
             signatures=line.signatures,
@@ -181,13 +170,14 @@ def ledger(
         )
         for line in read_ledger(lines)
     ]
-    found = verify_ledger(
-        signed,
-        verifier.public_key(),
-        previous=GENESIS if previous is None else hex_bytes(previous, "--previous"),
-        sequence=sequence,
-        now_ms=time.time_ns() // 1_000_000,
-    )
+    head = GENESIS if previous is None else hex_bytes(previous, "--previous")
+
+    def check(key: PublicKey) -> VerifiedLedger:
+        return verify_ledger(
+            run, key, previous=head, sequence=sequence, now_ms=time.time_ns() // 1_000_000
+        )
+
+    found, before = held(verifier, check, lambda key: [_signed(key, one) for one in run])
     if not found.signers:
         raise SignatureInvalid(f"expected entries in {lines}, met none")
     members = {
@@ -198,7 +188,7 @@ def ledger(
         "signers": msgspec.to_builtins(found.signers),
     }
     words = members | {"signers": "; ".join(map(_signer_words, found.signers))}
-    _show(verifier, "ledger", found.signers[-1], members, words)
+    _show(verifier, "ledger", found.signers[-1], members, words, before=before)
 
 
 @command(
@@ -223,11 +213,22 @@ def tls(
     except ValueError as exc:
         raise typer.BadParameter("expected a number such as 0x0403", param_hint="--scheme") from exc
     digest = hex_bytes(transcript_hash, "--transcript-hash")
-    found = verify_tls(
-        role, digest, code, read_bytes(signature, "--signature"), verifier.public_key()
-    )
+    raw = read_bytes(signature, "--signature")
+
+    def signed(_key: PublicKey) -> list[Signed]:
+        return [Signed(message=certificate_verify_content(role, digest))]
+
+    found, before = held(verifier, lambda key: verify_tls(role, digest, code, raw, key), signed)
     members = {"role": found.role, "scheme": f"0x{found.scheme:04x}"}
-    _show(verifier, "tls", found.signer, members | {"transcript_hash": digest.hex()})
+    members["transcript_hash"] = digest.hex()
+    _show(verifier, "tls", found.signer, members, before=before)
+
+
+def _signed(key: PublicKey, entry: SignedEntry) -> Signed:
+    """What was signed of a ledger's entry, which has been verified, and by which version."""
+    read = artefacts.ledger_entry(entry.document, entry.signatures)
+    numbers = {version.kid: version.number for version in key.versions}
+    return Signed(message=read.message, version=numbers[read.names[0]])
 
 
 def _entry(folder: Path, name: str) -> bytes:
@@ -244,10 +245,19 @@ def _show(
     signer: Verified,
     members: Mapping[str, Any],
     words: Mapping[str, object] | None = None,
+    *,
+    before: Sequence[Before] = (),
 ) -> None:
-    told = {"verified": what, "signer": signer, **members}
+    title = f"{what}: verified"
+    told: dict[str, object] = {"verified": what, "signer": signer, **members}
+    if before:
+        title = f"{what}: signed before its key was compromised"
+        if any(one.version == signer.version for one in before):
+            signer = msgspec.structs.replace(signer, state="compromised")
+        told |= {"signer": signer, "before_compromise": before}
     shown = {**(members if words is None else words), "signed by": _signer_words(signer)}
-    render(verifier, told, lambda: [panel(f"{what}: verified", shown)])
+    render(verifier, told, lambda: [panel(title, shown)])
+    tell(verifier, before)
 
 
 def _signer_words(signer: Verified) -> str:

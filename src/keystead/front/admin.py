@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Litestar, Request, Response, get, post
+from litestar import Litestar, Response, get, post
 from litestar.datastructures import State
-from litestar.di import NamedDependency, Provide
+from litestar.di import Provide
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from keystead import limits
-from keystead.errors import (
-    MalformedRequest,
-    NotFound,
-    Unauthenticated,
-)
-from keystead.frames.messages import Admin, Refused
-from keystead.front.bodies import bearer_of, check_json, idempotency_key_of
-from keystead.front.problems import (
-    JSON_HEADERS,
-    HeaderList,
-    Rejection,
-    Reply,
-    malformed,
-    reply_of_error,
-    reply_of_refused,
-)
+from keystead.errors import MalformedRequest, NotFound
+from keystead.front import revocations
+from keystead.front.desk import AnyRequest, Desk, TheDesk, respond
+from keystead.front.problems import Rejection, malformed, reply_of_error
 from keystead.keys.commands import (
-    Command,
     CountBy,
     CountRecords,
     CreateKey,
@@ -62,7 +49,7 @@ from keystead.keys.commands import (
     WentOn,
 )
 from keystead.keys.lifecycle import Move
-from keystead.keys.model import Policy, check_name
+from keystead.keys.model import Policy
 from keystead.keys.purposes import Purpose
 from keystead.keys.rollout.commands import (
     ChangedPolicy,
@@ -82,7 +69,6 @@ from keystead.net.link import VaultLink
 
 __all__ = [
     "BODIES",
-    "CODE_KEY",
     "LONG_BODIES",
     "LimitTenantBody",
     "MoveBody",
@@ -94,11 +80,6 @@ __all__ = [
     "build_admin",
 ]
 
-CODE_KEY = "keystead_code"
-"""Where the ASGI scope holds code and reason of an admin answer, for the counters."""
-
-_T = TypeVar("_T")
-_AnyRequest = Request[Any, Any, State]
 _Limit = Annotated[int, QueryParameter(ge=1, le=limits.LIST_ITEMS_MAX)]
 _Number = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1)]  # what a database can count to
 _Ordinal = Annotated[int | None, QueryParameter(ge=1, le=2**63 - 1)]
@@ -160,82 +141,15 @@ class PolicyBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     reason: str
 
 
-class _Desk:
-    """What a route needs of a request: whose it is, its body, and the way to the vault."""
-
-    def __init__(self, link: VaultLink, request: _AnyRequest) -> None:
-        self._link = link
-        self._request = request
-        self._headers = dict(request.scope["headers"])
-        self._token = bearer_of(self._headers)
-        if not self._token:
-            raise Unauthenticated(
-                "expected an operator's token", hint="Send it as 'Authorization: Bearer kso1...'"
-            )
-        for what, name in request.path_params.items():
-            # Refused here, because a refusal further on quotes it: it may be a token, put in place
-            # of a name by mistake.
-            check_name(name, what.replace("_", " "))
-        _check_query(request)
-
-    async def body(self, kind: type[_T]) -> _T:
-        """The body as this type, strictly: Litestar's own reading takes "1" for 1."""
-        check_json(self._headers)
-        try:
-            return msgspec.json.decode(await self._request.body(), type=kind)
-        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as exc:
-            raise malformed(exc) from None
-
-    async def ask(self, command: Command, status: int = 200) -> Response[Any]:
-        """Have the vault carry out the command; its answer is handed on as it is."""
-        try:
-            encoded = msgspec.msgpack.encode(command)
-        except (OverflowError, UnicodeEncodeError) as exc:  # JSON's numbers have no end
-            raise malformed(exc) from None
-        answer = await self._link.call(
-            Admin(self._link.take_id(), self._token, encoded, idempotency_key_of(self._headers))
-        )
-        if isinstance(answer, Refused):
-            return _respond(self._request, reply_of_refused(answer))
-        body = msgspec.json.encode(msgspec.msgpack.decode(answer.result))
-        headers: HeaderList = list(JSON_HEADERS)
-        if answer.receipt is not None:  # a change: where it stands in the log
-            for name in ("seq", "epoch", "request_id", "node"):
-                text = str(getattr(answer.receipt, name)).encode()
-                headers.append((f"keystead-{name.replace('_', '-')}".encode(), text))
-        return _respond(self._request, Reply(status, headers, body))
-
-
-def _check_query(request: _AnyRequest) -> None:
-    """A filter with a slip of the pen in its name would show everything, and look as if it held."""
-    names = set(request.route_handler.parsed_fn_signature.parameters)
-    taken = names - request.path_params.keys() - {"desk"}
-    if not request.query_params.keys() <= taken:
-        raise MalformedRequest(
-            "expected other query parameters",
-            hint="Known here: " + (", ".join(sorted(taken)) or "none"),
-        )
-
-
-_TheDesk = NamedDependency[_Desk]
-
-
-def _respond(request: _AnyRequest, reply: Reply) -> Response[Any]:
-    request.scope[CODE_KEY] = (reply.code, reply.refused)  # type: ignore[literal-required]  # ASGI allows own keys
-    headers = {name.decode(): value.decode() for name, value in reply.headers}
-    media_type = headers.pop("content-type")
-    return Response(reply.body, status_code=reply.status, headers=headers, media_type=media_type)
-
-
 @post("/v1/keys", status_code=201, summary="Create a key")
-async def create_key(desk: _TheDesk) -> Response[KeyInfo]:
+async def create_key(desk: TheDesk) -> Response[KeyInfo]:
     """Make a key with its version 1, active at once."""
     return await desk.ask(await desk.body(CreateKey), 201)
 
 
 @get("/v1/keys", summary="List keys")
 async def list_keys(
-    desk: _TheDesk,
+    desk: TheDesk,
     tenant: FromQuery[str | None] = None,
     purpose: FromQuery[Purpose | None] = None,
     after: FromQuery[str] = "",
@@ -246,13 +160,13 @@ async def list_keys(
 
 
 @get("/v1/keys/{name:str}", summary="Show a key")
-async def show_key(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
+async def show_key(desk: TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
     """One key with its versions."""
     return await desk.ask(ShowKey(name=name))
 
 
 @post("/v1/keys/{name:str}/moves", status_code=200, summary="Move versions of a key")
-async def move_version(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
+async def move_version(desk: TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
     """Suspend, resume, deactivate, compromise or destroy a version, or all that may be."""
     body = await desk.body(MoveBody)
     return await desk.ask(
@@ -261,7 +175,7 @@ async def move_version(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]
 
 
 @post("/v1/keys/{name:str}/rotate", status_code=201, summary="Rotate a key")
-async def rotate_key(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
+async def rotate_key(desk: TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
     """Make the next version, publish it, and start the rollout that brings it into use."""
     body = await desk.body(RotateBody)
     return await desk.ask(
@@ -278,20 +192,20 @@ async def rotate_key(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
 
 
 @get("/v1/keys/{name:str}/rollout", summary="Show a rollout")
-async def show_rollout(desk: _TheDesk, name: FromPath[str]) -> Response[RolloutInfo]:
+async def show_rollout(desk: TheDesk, name: FromPath[str]) -> Response[RolloutInfo]:
     """How a key's rollout stands, and what it waits for."""
     return await desk.ask(ShowRollout(name=name))
 
 
 @post("/v1/keys/{name:str}/rollout", status_code=200, summary="Steer a rollout")
-async def steer_rollout(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
+async def steer_rollout(desk: TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
     """Pause, resume, promote or roll back the rollout that is under way."""
     body = await desk.body(SteerBody)
     return await desk.ask(SteerRollout(name=name, move=body.move, reason=body.reason))
 
 
 @post("/v1/keys/{name:str}/plan", status_code=200, summary="Set a plan")
-async def set_plan(desk: _TheDesk, name: FromPath[str]) -> Response[ChangedPolicy]:
+async def set_plan(desk: TheDesk, name: FromPath[str]) -> Response[ChangedPolicy]:
     """Set the plan of a key's coming rollouts. One that holds them to less must say so."""
     body = await desk.body(PlanBody)
     return await desk.ask(
@@ -300,7 +214,7 @@ async def set_plan(desk: _TheDesk, name: FromPath[str]) -> Response[ChangedPolic
 
 
 @post("/v1/keys/{name:str}/policy", status_code=200, summary="Change a policy")
-async def change_policy(desk: _TheDesk, name: FromPath[str]) -> Response[ChangedPolicy]:
+async def change_policy(desk: TheDesk, name: FromPath[str]) -> Response[ChangedPolicy]:
     """Set what a key may do beyond its purpose. A policy that allows more must say so."""
     body = await desk.body(PolicyBody)
     return await desk.ask(
@@ -310,7 +224,7 @@ async def change_policy(desk: _TheDesk, name: FromPath[str]) -> Response[Changed
 
 @get("/v1/keys/{name:str}/evidence", summary="Show a rollout's evidence")
 async def show_evidence(
-    desk: _TheDesk, name: FromPath[str], number: _Ordinal = None
+    desk: TheDesk, name: FromPath[str], number: _Ordinal = None
 ) -> Response[EvidenceInfo]:
     """All that one rollout was decided on, by its number; else the last one."""
     return await desk.ask(ShowEvidence(name=name, number=number))
@@ -318,7 +232,7 @@ async def show_evidence(
 
 @get("/v1/history", summary="List history")
 async def list_history(  # noqa: PLR0917  one argument a query parameter
-    desk: _TheDesk,
+    desk: TheDesk,
     kind: FromQuery[str | None] = None,
     name: FromQuery[str | None] = None,
     at_seq: _Number = None,
@@ -333,25 +247,25 @@ async def list_history(  # noqa: PLR0917  one argument a query parameter
 
 
 @post("/v1/handles", status_code=201, summary="Issue a handle")
-async def issue_handle(desk: _TheDesk) -> Response[IssuedHandle]:
+async def issue_handle(desk: TheDesk) -> Response[IssuedHandle]:
     """A handle of a key for a principal. Its token appears in this answer, and nowhere again."""
     return await desk.ask(await desk.body(IssueHandle), 201)
 
 
 @get("/v1/handles/{handle_id:str}", summary="Show a handle")
-async def show_handle(desk: _TheDesk, handle_id: FromPath[str]) -> Response[HandleInfo]:
+async def show_handle(desk: TheDesk, handle_id: FromPath[str]) -> Response[HandleInfo]:
     """A handle by its id, without its token."""
     return await desk.ask(ShowHandle(handle_id=handle_id))
 
 
 @post("/v1/handles/revoke", status_code=200, summary="Revoke a handle")
-async def revoke_handle(desk: _TheDesk) -> Response[RevokedLink]:
+async def revoke_handle(desk: TheDesk) -> Response[RevokedLink]:
     """Revoke a handle and all its children, by the id of a link of its chain."""
     return await desk.ask(await desk.body(RevokeHandle))
 
 
 @post("/v1/keys/{name:str}/handles/revoke", status_code=200, summary="Revoke a key's handles")
-async def revoke_key_handles(desk: _TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
+async def revoke_key_handles(desk: TheDesk, name: FromPath[str]) -> Response[KeyInfo]:
     """Revoke every handle of a key: its generation grows."""
     body = await desk.body(RevokeKeyHandlesBody)
     return await desk.ask(RevokeKeyHandles(key=name, reason=body.reason))
@@ -359,14 +273,14 @@ async def revoke_key_handles(desk: _TheDesk, name: FromPath[str]) -> Response[Ke
 
 @get("/v1/tenants", summary="List tenants")
 async def list_tenants(
-    desk: _TheDesk, after: FromQuery[str] = "", limit: _Limit = 100
+    desk: TheDesk, after: FromQuery[str] = "", limit: _Limit = 100
 ) -> Response[list[TenantInfo]]:
     """Tenants that have a key or a budget of their own, in order of their names."""
     return await desk.ask(ListTenants(after=after, limit=limit))
 
 
 @post("/v1/tenants/{tenant:str}/budget", status_code=200, summary="Limit a tenant")
-async def limit_tenant(desk: _TheDesk, tenant: FromPath[str]) -> Response[TenantInfo]:
+async def limit_tenant(desk: TheDesk, tenant: FromPath[str]) -> Response[TenantInfo]:
     """Set what a tenant may spend of each node."""
     body = await desk.body(LimitTenantBody)
     return await desk.ask(
@@ -376,7 +290,7 @@ async def limit_tenant(desk: _TheDesk, tenant: FromPath[str]) -> Response[Tenant
 
 @get("/v1/log", summary="Search the log")
 async def list_records(  # noqa: PLR0913, PLR0917  one argument a query parameter
-    desk: _TheDesk,
+    desk: TheDesk,
     key: FromQuery[str | None] = None,
     version: _Number = None,
     purpose: FromQuery[Purpose | None] = None,
@@ -415,7 +329,7 @@ async def list_records(  # noqa: PLR0913, PLR0917  one argument a query paramete
 
 @get("/v1/log/counts", summary="Count records")
 async def count_records(  # noqa: PLR0913, PLR0917  one argument a query parameter
-    desk: _TheDesk,
+    desk: TheDesk,
     by: FromQuery[CountBy],
     key: FromQuery[str | None] = None,
     version: _Number = None,
@@ -451,19 +365,19 @@ async def count_records(  # noqa: PLR0913, PLR0917  one argument a query paramet
 
 
 @post("/v1/log/disclose", status_code=200, summary="Disclose a record")
-async def disclose_record(desk: _TheDesk) -> Response[Disclosed]:
+async def disclose_record(desk: TheDesk) -> Response[Disclosed]:
     """A record's exact body and its salt. The disclosure is a record itself."""
     return await desk.ask(await desk.body(DiscloseRecord))
 
 
 @post("/v1/log/forget", status_code=200, summary="Forget records")
-async def forget_records(desk: _TheDesk) -> Response[Forgotten]:
+async def forget_records(desk: TheDesk) -> Response[Forgotten]:
     """Erase bodies and salts, one batch a request. What was forgotten is named in a record."""
     return await desk.ask(await desk.body(ForgetRecords))
 
 
 @post("/v1/log/go-on", status_code=200, summary="Go on without an anchor")
-async def go_on(desk: _TheDesk) -> Response[WentOn]:
+async def go_on(desk: TheDesk) -> Response[WentOn]:
     """Use keys although an anchor of the log was not heard since the start: a record says so."""
     return await desk.ask(await desk.body(GoOn))
 
@@ -474,7 +388,7 @@ async def go_on(desk: _TheDesk) -> Response[WentOn]:
     summary="Look for records of what was seen",
     request_max_body_size=limits.LOG_RECONCILE_BODY_BYTES_MAX,
 )
-async def reconcile_records(desk: _TheDesk) -> Response[Reconciled]:
+async def reconcile_records(desk: TheDesk) -> Response[Reconciled]:
     """Which records are of these messages, a stretch a request; at the end a tally, as a record."""
     return await desk.ask(await desk.body(ReconcileRecords))
 
@@ -503,6 +417,7 @@ _HANDLERS: tuple[HTTPRouteHandler, ...] = (
     forget_records,
     go_on,
     reconcile_records,
+    *revocations.HANDLERS,
 )
 BODIES: dict[str, type[msgspec.Struct]] = {
     "/v1/keys": CreateKey,
@@ -519,14 +434,15 @@ BODIES: dict[str, type[msgspec.Struct]] = {
     "/v1/log/forget": ForgetRecords,
     "/v1/log/reconcile": ReconcileRecords,
     "/v1/log/go-on": GoOn,
+    **revocations.BODIES,
 }
 """Path of each `POST` to the type of its body, which the document shows."""
 LONG_BODIES = {"/v1/log/reconcile": limits.LOG_RECONCILE_BODY_BYTES_MAX}
 """Paths whose bodies may be longer than an operator's other requests."""
 
 
-async def _desk(request: _AnyRequest, state: State) -> _Desk:
-    return _Desk(state.link, request)
+async def _desk(request: AnyRequest, state: State) -> Desk:
+    return Desk(state.link, request)
 
 
 def build_admin(link: VaultLink | None, openapi: OpenAPIConfig | None = None) -> Litestar:
@@ -542,10 +458,10 @@ def build_admin(link: VaultLink | None, openapi: OpenAPIConfig | None = None) ->
     )
 
 
-def _on_error(request: _AnyRequest, exc: Exception) -> Response[Any]:
+def _on_error(request: AnyRequest, exc: Exception) -> Response[Any]:
     if isinstance(exc, HTTPException):
         exc = _translated(exc)
-    return _respond(request, reply_of_error(exc))
+    return respond(request, reply_of_error(exc))
 
 
 def _translated(exc: HTTPException) -> Exception:

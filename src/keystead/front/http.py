@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, cast
 
 from keystead import limits
 from keystead.errors import LogUnavailable, MalformedRequest, NotFound
-from keystead.front.admin import CODE_KEY, LONG_BODIES, build_admin
+from keystead.front.admin import LONG_BODIES, build_admin
 from keystead.front.admission import Admission
 from keystead.front.bodies import Disconnected, Message, Receive, Scope, Send, read_body, read_head
 from keystead.front.dataplane import DataPlane, Operation
+from keystead.front.desk import CODE_KEY
 from keystead.front.inspection import PUBLIC_PARTS, Inspection
 from keystead.front.metrics import FrontMetrics
 from keystead.front.openapi import document
@@ -31,7 +32,9 @@ _READS = ("GET", "HEAD")
 SIGNAL_PARTS = {"reports": "report", "acknowledgements": "acknowledge"}
 """Last part of the path under a key, to the operation of its handle."""
 _KEY_PATH = "/v1/keys/"
-_ADMIN_ROOTS = frozenset({"keys", "handles", "log", "tenants", "history"})
+_ADMIN_ROOTS = frozenset(
+    {"keys", "handles", "log", "tenants", "history", "revocations", "emergency"}
+)
 _USE_PARTS = 4  # "", "v1", purpose, operation
 _KEY_PARTS = 5  # "", "v1", "keys", name, part
 

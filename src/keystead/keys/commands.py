@@ -21,6 +21,13 @@ from keystead.keys.rollout.commands import (
     SteerRollout,
 )
 from keystead.keys.rollout.plan import Plan
+from keystead.keys.stops import (
+    EmergencyEnd,
+    EmergencyStop,
+    PreviewRevoke,
+    Revoke,
+    ShowEmergency,
+)
 
 __all__ = [
     "Command",
@@ -273,6 +280,11 @@ Command = (
     | ShowRollout
     | ShowEvidence
     | ListHistory
+    | Revoke
+    | PreviewRevoke
+    | EmergencyStop
+    | EmergencyEnd
+    | ShowEmergency
 )
 
 

@@ -58,10 +58,14 @@ class StoredOutcome(Protocol):
 
 
 class CommitView(Protocol):
-    """The state inside the transaction, with what this transaction has already accepted."""
+    """The state inside the transaction, with what this transaction has already accepted.
+
+    ``revoked``: ids of links and handles. ``stopped``: tenants that an emergency stop is for.
+    """
 
     epoch: int
     revoked: frozenset[str]
+    stopped: frozenset[str]
 
     def key(self, key_id: str) -> Key:
         """The key as of this commit; raises NotFound."""
@@ -116,6 +120,7 @@ def decide(candidate: Candidate, view: CommitView) -> Outcome:
                 candidate.version,
                 view.revoked,
                 view.rotation(candidate.key_id),
+                stopped=view.stopped,
                 revokes=candidate.revokes,
             )
         if candidate.idempotency is not None:

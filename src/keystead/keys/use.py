@@ -38,6 +38,7 @@ from keystead.keys.model import Key, Version, check_context
 from keystead.keys.purposes import SIGNALS, check_operation, effective_algorithm
 from keystead.keys.rollout.choosing import reproduces, served
 from keystead.keys.rollout.model import Rotation
+from keystead.keys.standing import check_not_stopped
 
 __all__ = [
     "Asked",
@@ -86,7 +87,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     algorithm: str
 
 
-def decide_use(
+def decide_use(  # noqa: PLR0913  a use, and all of the state that it is held against
     grant: Grant,
     key: Key,
     asked: Asked,
@@ -94,11 +95,13 @@ def decide_use(
     *,
     now_ms: int,
     revoked: frozenset[str],
+    stopped: frozenset[str],
     rotation: Rotation | None = None,
     chosen: int | None = None,
 ) -> Decided:
     """Decide one use against its handle and the key as it stands.
 
+    ``revoked``: ids of links and of handles. ``stopped``: tenants that an emergency stop is for.
     ``chosen``: the version that the rollout has for this subject, if the caller names none; None:
     the primary one.
 
@@ -122,6 +125,7 @@ def decide_use(
         version.number,
         revoked,
         rotation,
+        stopped=stopped,
         revokes=asked.revokes,
     )
     _check_prehashed(grant, key, asked.operation)
@@ -169,20 +173,27 @@ def check_standing(  # noqa: PLR0917  a use, and the state that it is held again
     revoked: frozenset[str],
     rotation: Rotation | None = None,
     *,
+    stopped: frozenset[str],
     revokes: bool = False,
 ) -> None:
     """What a change of epoch can take away; checked again in the commit (I3, I4).
 
     Raises:
-        HandleRevoked: the key's generation, or a link of the chain.
-        KeyStateError: the version's state, or the key's rollout, does not allow the operation.
+        HandleRevoked: the key's generation, the handle, or a link of its chain.
+        KeyStateError: an emergency stop, the version's state, or the key's rollout does not allow
+            the operation.
     """
-    if grant.body.generation != key.generation or not revoked.isdisjoint(grant.links):
+    if (
+        grant.body.generation != key.generation
+        or grant.body.handle_id in revoked
+        or not revoked.isdisjoint(grant.links)
+    ):
         raise HandleRevoked(
             "the handle was revoked", hint="Ask whoever issued it for a new one, and for the reason"
         )
     if operation in SIGNALS:
-        return  # it uses no version
+        return  # it uses no version, and tells what people need to know in an emergency, too
+    check_not_stopped(key.tenant, stopped)
     _check_version(key, operation, version, rotation, revokes=revokes)
     if ALGORITHMS[key.version(version).algorithm].name not in key.algorithms:
         raise AlgorithmForbidden(f"the key's policy no longer allows version {version}'s algorithm")

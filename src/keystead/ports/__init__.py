@@ -213,6 +213,10 @@ class Registry(Protocol):
         """Whom a handle was issued to."""
         ...
 
+    def handles_of(self, key_id: str, after: str, limit: int) -> list[HandleRow]:
+        """Handles of a key that were issued, in order of their ids from after one."""
+        ...
+
     def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
         """The outcome under an idempotency key."""
         ...
@@ -434,10 +438,6 @@ class Transaction(Protocol):
 
     def put_reservation(self, row: ReservationRow) -> None:
         """Open a reservation, or close the one of its id."""
-        ...
-
-    def reservations_open(self) -> list[ReservationRow]:
-        """Reservations of all nodes that are not closed, as of this commit."""
         ...
 
     def put_node(self, row: NodeRow) -> None:

@@ -19,10 +19,13 @@ _MAGIC = b"SQLite format 3\x00"
 """What a database file begins with (sqlite.org/fileformat2.html section 1.3)."""
 
 
-def alembic_config() -> Config:
-    """Alembic's configuration, from this package alone."""
+def alembic_config(versions: str = "versions") -> Config:
+    """Alembic's configuration, from this package alone. ``versions``: the folder of revisions."""
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    migrations = Path(__file__).parent / "migrations"
+    config.set_main_option("script_location", str(migrations))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", str(migrations / versions))
     return config
 
 

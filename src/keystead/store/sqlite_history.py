@@ -1,4 +1,4 @@
-"""Revisions of authority rows on SQLite: kept in the commit that makes them, read newest first.
+"""Revisions of authority rows on SQLite: read newest first.
 
 A look chooses revisions in an index that holds all it needs, so that no document is read but those
 it gives; and it gives them as one row: see ``sqlite_search`` on what many cost.
@@ -7,19 +7,14 @@ it gives; and it gives them as one row: see ``sqlite_search`` on what many cost.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
 
 import msgspec
 
 from keystead.errors import LogUnavailable
 from keystead.ports import HistoryQuery, HistoryRow
 
-__all__ = ["history", "keep"]
+__all__ = ["asked", "history"]
 
-_KEEP = (
-    "INSERT INTO object_history (kind, id, name, revision, epoch, seq, time_ms, doc, mac)"
-    " VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (kind, id, revision) DO NOTHING"
-)
 _ROW_AS_JSON = (
     "json_array(h.kind, h.id, h.name, h.revision, h.epoch, h.seq, h.time_ms, hex(h.doc),"
     " hex(h.mac))"
@@ -56,9 +51,16 @@ class _Read(msgspec.Struct, frozen=True, array_like=True):
 _ROWS = msgspec.json.Decoder(list[_Read])
 
 
-def keep(connection: sqlite3.Connection, rows: Iterable[HistoryRow]) -> None:
-    """Keep revisions; one that is kept already stays as it is."""
-    connection.executemany(_KEEP, map(msgspec.structs.astuple, rows))
+def asked(query: HistoryQuery) -> dict[str, object]:
+    """What revisions are held to before the last one is taken: terms, and the value of each."""
+    terms = {
+        "id = ?": query.object_id,
+        "kind = ?": query.kind,
+        "revision = ?": query.revision,
+        "seq <= ?": query.at_seq,
+        "time_ms <= ?": query.at_ms,
+    }
+    return {term: value for term, value in terms.items() if value is not None}
 
 
 def history(connection: sqlite3.Connection, query: HistoryQuery) -> list[HistoryRow]:
@@ -101,14 +103,7 @@ def _found(query: HistoryQuery) -> tuple[str, list[object]]:
 
 
 def _chosen(query: HistoryQuery) -> tuple[str, list[object]]:
-    asked = {
-        "id = ?": query.object_id,
-        "kind = ?": query.kind,
-        "revision = ?": query.revision,
-        "seq <= ?": query.at_seq,
-        "time_ms <= ?": query.at_ms,
-    }
-    terms = {term: value for term, value in asked.items() if value is not None}
+    terms = asked(query)
     whole = query.object_id is None and query.at_seq is None and query.at_ms is None
     index = "history_newest" if whole else "history_by_object"
     where = f" WHERE {' AND '.join(terms)}" if terms else ""

@@ -23,38 +23,25 @@ from keystead.ports import (
     HistoryQuery,
     HistoryRow,
     LogReader,
-    Reach,
     RecordRow,
     RecordsChoice,
     RecordsCount,
     RecordsPage,
     RecordsQuery,
 )
-from keystead.store.log_layout import CHANGES, DENIED
+from keystead.store.log_look import COUNTED, FOUND_COLUMNS, Look
 from keystead.store.sqlite import connect, unavailable
-from keystead.store.sqlite_blocks import narrowed
 from keystead.store.sqlite_forget import forgotten_in
 from keystead.store.sqlite_history import history
 from keystead.store.sqlite_log_index import along_index, through
 
 __all__ = ["SqliteLogReader"]
 
-_USES = frozenset(CHANGES.split("'")[1::2])
 _ROW_AS_JSON = (
     "json_array(r.seq, r.time_ms, r.epoch, r.op, r.outcome, r.key_id, r.version, r.handle_id,"
     " r.principal, r.request_id, hex(r.body), hex(r.salt), hex(r.entry), hex(r.leaf), r.purpose,"
     " r.body IS NULL, r.salt IS NULL)"
 )
-_COLUMNS = "seq, time_ms, op, outcome, key_id, version, handle_id, principal, request_id, purpose"
-_COUNTED = {
-    "key": "key_id",
-    "principal": "principal",
-    "outcome": "outcome",
-    "operation": "op",
-    "handle": "handle_id",
-    "purpose": "purpose",
-    "hour": "CAST(time_ms / 3600000 * 3600000 AS TEXT)",
-}
 _NOWHERE = (0, -1)
 _SCRUB_BUSY_MS = 250
 """How long emptying the write-ahead log waits for commits and searches that are under way."""
@@ -106,21 +93,6 @@ _SEQS = msgspec.json.Decoder(list[int])
 _COUNTS = msgspec.json.Decoder(dict[str, int])
 
 
-class _Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How a question is answered: along an index (or the log itself), and what each row is held to.
-
-    ``column``: one that the log's own index has; ``index``: one of SQLite's. ``terms`` are what
-    that gives, ``rest`` what is left to look at in each row.
-    """
-
-    column: str | None = None
-    index: str | None = None
-    terms: tuple[str, ...] = ()
-    values: tuple[object, ...] = ()
-    rest: tuple[str, ...] = ()
-    rest_values: tuple[object, ...] = ()
-
-
 class SqliteLogReader:
     """Behind the port ``LogReader``: as many connections as there are searches at a time."""
 
@@ -159,7 +131,7 @@ class SqliteLogReader:
                 look = _Look(connection, query, scan)
                 data = look.one(
                     "SELECT json_group_object(value, number) FROM (SELECT"  # noqa: S608  as in search
-                    f" {_COUNTED[by]} AS value, count(*) AS number FROM ({look.found(None)})"
+                    f" {COUNTED[by]} AS value, count(*) AS number FROM ({look.found(None)})"
                     " GROUP BY value)"
                 )
                 counts = _COUNTS.decode(data)
@@ -237,47 +209,26 @@ class SqliteLogReader:
         connection.close()
 
 
-class _Look:
-    """One bounded look at the log: its statements, and how far it came."""
-
+class _Look(Look):
     def __init__(
         self, connection: sqlite3.Connection, query: RecordsQuery, scan: int | None = None
     ) -> None:
         self._connection = connection
-        self._plan = plan = _plan(query)
-        self._oldest_first = query.oldest_first
-        self._most = limits.LOG_SCAN_ROWS_MAX if scan is None else scan
-        indexed = "-1" if plan.column is None else through(plan.column)
-        self._top, indexed_to = self.ask(
+        super().__init__(query, scan)
+
+    def ask(self, sql: str, values: Sequence[object]) -> Any:  # noqa: ANN401  a row of the driver's
+        return self._connection.execute(sql, values).fetchone()
+
+    def one(self, sql: str) -> Any:  # noqa: ANN401  as ask
+        return self.ask(sql, self.values)[0]
+
+    def _extent(self) -> tuple[int, int]:
+        indexed = "-1" if self._plan.column is None else through(self._plan.column)
+        row: tuple[int, int] = self.ask(
             f"SELECT coalesce(max(seq), -1), {indexed} FROM records",  # noqa: S608  as in search
             (),
         )
-        low = 0 if query.after is None else query.after + 1
-        self._high = high = self._top if query.before is None else min(self._top, query.before - 1)
-        self._low = low
-        if low <= high and (query.since_ms, query.until_ms) != (None, None):
-            low, high = narrowed(self.ask, low, high, query.since_ms, query.until_ms)
-        self._edge: int | None = None
-        if plan.column is not None:
-            self._begin_values = self._beside_index(low, high, indexed_to)
-        else:
-            if plan.index is None and plan.rest:
-                low, high = self._cut(low, high)
-            self._begin_values = (*plan.values, low, high)
-        self.values = (*self._begin_values, *plan.rest_values)
-
-    def _cut(self, low: int, high: int) -> tuple[int, int]:
-        """As much of a stretch as may be looked at row by row; the look ends there, if not at all.
-
-        The first of it in the order asked for, whatever is found there.
-        """
-        if high - low < self._most:
-            return low, high
-        if self._oldest_first:
-            self._edge = high = low + self._most - 1
-        else:
-            self._edge = low = high - self._most + 1
-        return low, high
+        return row
 
     def _beside_index(self, low: int, high: int, indexed_to: int) -> tuple[object, ...]:
         """What to bind for a search by the log's own index and by the rows past it.
@@ -299,28 +250,16 @@ class _Look:
         value = self._plan.values
         return (*value, *indexed, *value, *past)
 
-    def ask(self, sql: str, values: Sequence[object]) -> Any:  # noqa: ANN401  a row of the driver's
-        return self._connection.execute(sql, values).fetchone()
-
-    def one(self, sql: str) -> Any:  # noqa: ANN401  as ask
-        return self.ask(sql, self.values)[0]
-
-    def found(self, limit: int | None) -> str:
-        """The columns of what matches, in order: along the index, then what the rest leaves."""
-        rest = self._plan.rest
-        if not rest and limit is not None:
-            return self._rows(min(limit, self._most))
-        where = f" WHERE {' AND '.join(rest)}" if rest else ""
-        most = "" if limit is None else f" LIMIT {limit:d}"
-        return f"SELECT * FROM ({self._rows(self._most)}){where}{most}"  # noqa: S608  as in search
-
     def _rows(self, most: int) -> str:
         """The first rows along the index, so many at most."""
-        columns = f"{_COLUMNS}, body IS NULL AS gone"
+        columns = f"{FOUND_COLUMNS}, body IS NULL AS gone"
         if self._plan.column is None:
             return f"SELECT {columns} {self._along()} LIMIT {most:d}"
         seqs = f"{self._along()} LIMIT {most:d}"
         return f"SELECT {columns} FROM ({seqs}) CROSS JOIN records USING (seq)"  # noqa: S608  as in search
+
+    def _seqs(self) -> str:
+        return super()._seqs() if self._plan.column is None else self._along()
 
     def _along(self) -> str:
         plan = self._plan
@@ -330,95 +269,3 @@ class _Look:
         terms = " AND ".join((*plan.terms, "seq BETWEEN ? AND ?"))
         direction = "ASC" if self._oldest_first else "DESC"
         return f"FROM records {source} WHERE {terms} ORDER BY seq {direction}"
-
-    def reach(self, seqs: Sequence[int], limit: int | None) -> Reach:
-        """Where to go on. ``seqs``: what was found; ``limit``: how many of it were wanted."""
-        if limit is not None and len(seqs) >= limit:
-            return Reach(next=seqs[-1], end=False, top=self._top)
-        edge = self._last_looked_at(limit)
-        if edge is not None:
-            return Reach(next=edge, end=False, top=self._top)
-        end = max(self._high, self._low - 1) if self._oldest_first else self._low
-        return Reach(next=end, end=True, top=self._top)
-
-    def _last_looked_at(self, limit: int | None) -> int | None:
-        """The sequence at which the look ended, if it ended before the log."""
-        plan = self._plan
-        along_log = plan.index is None and plan.column is None
-        if along_log and self._edge is not None:
-            return self._edge
-        if not plan.rest and limit is not None and limit <= self._most:
-            return self._edge
-        seqs = self._along() if plan.column is not None else f"SELECT seq {self._along()}"
-        row = self.ask(f"{seqs} LIMIT 1 OFFSET {self._most - 1:d}", self._begin_values)
-        return self._edge if row is None else int(row[0])
-
-
-def _plan(query: RecordsQuery) -> _Plan:
-    """Along the index that gives the fewest; refusals are few, and changes beside the uses."""
-    asked: dict[str, object] = {
-        "request_id": query.request_id,
-        "handle_id": query.handle_id,
-        "principal": query.principal,
-        "key_id": query.key_id,
-        "op": query.op,
-        "version": query.version,
-        "purpose": query.purpose,
-    }
-    rest = {f"{name} = ?": value for name, value in asked.items() if value is not None}
-    if query.outcome is not None and query.outcome != "denied":
-        rest["outcome = ?"] = query.outcome
-    way = _way(query)
-    more, more_values = _other_terms(query)
-    if query.outcome == "denied" and way.index != "records_denied":
-        more.append(DENIED)
-    column = way.column
-    values = () if column is None else (rest.pop(f"{column} = ?"),)
-    return _Plan(
-        column=column if way.index is None else None,
-        index=way.index,
-        terms=way.terms,
-        values=values,
-        rest=(*rest, *more),
-        rest_values=(*rest.values(), *more_values),
-    )
-
-
-class _Way(msgspec.Struct, frozen=True):
-    """An index of SQLite's with its terms, or none; the column whose value it goes by, if any."""
-
-    column: str | None = None
-    index: str | None = None
-    terms: tuple[str, ...] = ()
-
-
-def _way(query: RecordsQuery) -> _Way:
-    refusal = query.outcome not in (None, "ok", "denied")
-    change = query.op is not None and query.op not in _USES
-    ways = (
-        (bool(query.request_id), _Way("request_id")),
-        (query.outcome == "denied", _Way(None, "records_denied", (DENIED,))),
-        (refusal, _Way("outcome", "records_refused", ("outcome = ?", DENIED))),
-        (change, _Way("op", "records_by_change", ("op = ?", CHANGES))),
-        (bool(query.handle_id), _Way("handle_id")),
-        (bool(query.principal), _Way("principal")),
-        (bool(query.key_id), _Way("key_id")),
-    )
-    return next((way for fits, way in ways if fits), _Way())
-
-
-def _other_terms(query: RecordsQuery) -> tuple[list[str], list[object]]:
-    terms: list[str] = []
-    values: list[object] = []
-    if query.ops is not None:
-        terms.append(f"op IN ({','.join('?' * len(query.ops))})")
-        values.extend(query.ops)
-    if query.since_ms is not None:
-        terms.append("time_ms >= ?")
-        values.append(query.since_ms)
-    if query.until_ms is not None:
-        terms.append("time_ms < ?")
-        values.append(query.until_ms)
-    if query.kept is not None:
-        terms.append("NOT gone" if query.kept else "gone")
-    return terms, values

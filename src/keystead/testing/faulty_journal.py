@@ -40,7 +40,6 @@ class Step(StrEnum):
     SPENT = "spent"
     COUNTER = "counter"
     TENANT_KEY = "tenant_key"
-    RESERVATIONS_OPEN = "reservations_open"
     LEASE = "lease"
     PUT_LEASE = "put_lease"
     PUT_NODE = "put_node"

@@ -243,6 +243,11 @@ class MemoryStore:
         """Whom a handle was issued to."""
         return self._read().handles.get(handle_id)
 
+    def handles_of(self, key_id: str, after: str, limit: int) -> list[HandleRow]:
+        """Handles of a key, in order of their ids."""
+        rows = sorted(self._read().handles.items())
+        return [row for at, row in rows if row.key_id == key_id and at > after][:limit]
+
     def idempotent(self, scope: str, key: str) -> IdempotencyRow | None:
         """The outcome under an idempotency key."""
         return self._read().idempotency.get((scope, key))
@@ -506,9 +511,6 @@ class _MemoryTransaction:
         if there is not None:
             row = msgspec.structs.replace(there, closed=row.closed)
         self._change(reservations=rows | {row.id: row})
-
-    def reservations_open(self) -> list[ReservationRow]:
-        return [row for row in self.tables.reservations.values() if not row.closed]
 
     def put_node(self, row: NodeRow) -> None:
         self._change(nodes=self.tables.nodes | {row.node: row})

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
-from keystead.encoding import DECODE_ERRORS
 from keystead.errors import (
     Conflict,
     InvariantViolation,
     KeysteadError,
+    LogUnavailable,
     MalformedRequest,
     Unauthenticated,
 )
 from keystead.frames.messages import Admin as AdminRequest
-from keystead.frames.messages import Answer, Done, Receipt, Refused
-from keystead.keys.administration import check_reason, moved, new_generation
+from keystead.frames.messages import Receipt
+from keystead.keys.administration import check_reason
 from keystead.keys.caveats import Caveat, NotAfter
 from keystead.keys.commands import (
     Command,
@@ -37,15 +36,14 @@ from keystead.keys.commands import (
     ListTenants,
     MoveVersion,
     ReconcileRecords,
-    RevokedLink,
     RevokeHandle,
     RevokeKeyHandles,
     ShowHandle,
     ShowKey,
     WentOn,
 )
+from keystead.keys.emergency import starts_in
 from keystead.keys.handles import Body, issue
-from keystead.keys.lifecycle import Move
 from keystead.keys.model import Key, Principal, check_name
 from keystead.keys.narrowing import caveats_of
 from keystead.keys.purposes import PURPOSES
@@ -58,11 +56,21 @@ from keystead.keys.rollout.commands import (
     ShowRollout,
     SteerRollout,
 )
+from keystead.keys.standing import check_not_stopped
+from keystead.keys.stops import (
+    EmergencyEnd,
+    EmergencyStop,
+    PreviewRevoke,
+    Revoke,
+    ShowEmergency,
+)
 from keystead.keys.tenants import budget_of, limited, weakened
 from keystead.ports import Clock, Guard, HandleRow, Random, Registry, Transaction
 from keystead.translog.entries import SALT_BYTES, Draft
+from keystead.vault.acknowledging import Acknowledgements
 from keystead.vault.anchors import Anchors
-from keystead.vault.authority import Revocation, Snapshot, key_row, object_row
+from keystead.vault.asking import Reply, Request, decode_command, tag_of
+from keystead.vault.authority import Snapshot, object_row
 from keystead.vault.committer import Applied, Change, Committed, Committer, Pending
 from keystead.vault.describe import key_info, tenant_info
 from keystead.vault.faults import fault
@@ -71,27 +79,29 @@ from keystead.vault.logbook import Inquiry, Logbook
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker, Made, commit_made
 from keystead.vault.policies import apply_plan, apply_policy
+from keystead.vault.previewing import Previews
 from keystead.vault.readings import Readings
-from keystead.vault.repeats import Once, Repeats
+from keystead.vault.repeats import Repeats
 from keystead.vault.reservations import Reservations
+from keystead.vault.revoking import Halt, Revoking, StopCommand, halt, timed
 from keystead.vault.rotating import Rotating
 from keystead.vault.standing import Standing
 
 __all__ = ["Administration"]
 
 _HANDLE_ID_BYTES = 12
-_LINK_CHARS = 32
-_LINK = re.compile(r"[0-9a-f]{32}\Z")
 _TTL_MAX_S = 10 * 366 * 24 * 3600
-_COMMAND = msgspec.msgpack.Decoder(Command)
 
 _CHANGES = (
     ChangePolicy,
     CreateKey,
+    EmergencyEnd,
+    EmergencyStop,
     GoOn,
     IssueHandle,
     LimitTenant,
     MoveVersion,
+    Revoke,
     RevokeHandle,
     RevokeKeyHandles,
     RotateKey,
@@ -99,7 +109,6 @@ _CHANGES = (
     SteerRollout,
 )
 
-Reply = Callable[[Answer], None]
 Apply = Callable[[Transaction, Snapshot, int, int], Applied]
 
 
@@ -120,6 +129,8 @@ class Administration:
         rotating: Rotating,
         histories: Histories,
         anchors: Anchors,
+        acknowledgements: Acknowledgements,
+        previews: Previews,
         clock: Clock,
         random: Random,
         loop: asyncio.AbstractEventLoop,
@@ -135,6 +146,11 @@ class Administration:
         self._logbook = logbook
         self._rotating = rotating
         self._histories = histories
+        self._acknowledgements = acknowledgements
+        self._previews = previews
+        self._revoking = Revoking(
+            node=standing.node, guard=guard, secrets=secrets, registry=registry
+        )
         self._readings = Readings(standing, registry, secrets)
         self._anchors = anchors
         self._clock = clock
@@ -145,20 +161,28 @@ class Administration:
 
     def begin(self, request: AdminRequest, reply: Reply) -> None:
         """Do one command; ``reply`` is called once, now or later."""
-        asked = _Asked(request.id, reply, self._next_request_id(), self._standing.node)
+        asked = Request(
+            request.id,
+            reply,
+            self._next_request_id(),
+            node=self._standing.node,
+            began_us=self._clock.ticks_us(),
+        )
         try:
             self._standing.check()
             asked.principal = self._authenticate(request.token)
-            asked.command = command = _decode(request.command)
+            asked.command = command = decode_command(request.command)
             target = self._target(command)
             self._guard.decide(asked.principal, _action(command), target)
+            asked.starts_in = starts_in(command, target)
             if request.idempotency_key is not None and isinstance(command, _CHANGES):
                 key = request.idempotency_key
                 asked.once = self._repeats.once(asked.principal, key, request.command)
                 before = self._repeats.done_before(asked.once)
                 if before is not None:
-                    asked.done_again(*before)
+                    self._done_again(asked, *before)
                     return
+            self._check_starts(asked, self._standing.snapshot)
             self._dispatch(asked, command, target)
         except KeysteadError as refusal:
             self._deny(asked, refusal)
@@ -179,14 +203,25 @@ class Administration:
         name = _key_of(command)
         return None if name is None else self._standing.snapshot.named(name)
 
-    def _dispatch(self, asked: _Asked, command: Command, target: Key | None) -> None:
+    def _dispatch(self, asked: Request, command: Command, target: Key | None) -> None:
         match command:
             case CreateKey():
                 self._create(asked, command)
             case IssueHandle() if target is not None:
                 self._issue(asked, command, target)
-            case MoveVersion() | RevokeHandle() | RevokeKeyHandles():
-                self._change(asked, partial(self._apply_stop, asked, command))
+            case (
+                MoveVersion()
+                | RevokeHandle()
+                | RevokeKeyHandles()
+                | Revoke()
+                | EmergencyStop()
+                | EmergencyEnd()
+            ):
+                self._stop(asked, command, target)
+            case PreviewRevoke():
+                self._logbook.look(self._previews.page(command), self._inquiry(asked, target))
+            case ShowEmergency():
+                asked.done(self._previews.emergencies())
             case LimitTenant():
                 self._change(asked, partial(self._apply_limit, asked, command))
             case GoOn():
@@ -204,14 +239,15 @@ class Administration:
             case _:
                 self._dispatch_rotation(asked, command, target)
 
-    def _dispatch_rotation(self, asked: _Asked, command: Command, target: Key | None) -> None:
+    def _dispatch_rotation(self, asked: Request, command: Command, target: Key | None) -> None:
         match command:
             case RotateKey() if target is not None:
                 self._rotate(asked, command, target)
             case SteerRollout():
-                self._change(
-                    asked, self._rotating.apply_steer(command, self._draft(asked)), key_info
-                )
+                apply = self._rotating.apply_steer(command, self._draft(asked))
+                if command.move == "roll_back":
+                    apply = _halting(apply)
+                self._change(asked, apply, key_info)
             case SetPlan():
                 draft, now_ms = self._draft(asked), self._rotating.now_ms()
                 self._change(asked, apply_plan(command, draft, self._secrets, now_ms))
@@ -230,7 +266,7 @@ class Administration:
             case _:
                 raise InvariantViolation("a command has no way to be done")
 
-    def _inquiry(self, asked: _Asked, target: Key | None) -> Inquiry:
+    def _inquiry(self, asked: Request, target: Key | None) -> Inquiry:
         if asked.principal is None:
             raise InvariantViolation("nobody is known to have asked")
         return Inquiry(
@@ -243,7 +279,7 @@ class Administration:
 
     # --- changing ----------------------------------------------------------------------------
 
-    def _create(self, asked: _Asked, command: CreateKey) -> None:
+    def _create(self, asked: Request, command: CreateKey) -> None:
         key, algorithm = self._maker.draft(command)
         if key.name in self._standing.snapshot.names:
             raise Conflict(
@@ -272,7 +308,7 @@ class Administration:
         future.add_done_callback(partial(self._made, asked, commit))
 
     def _made(
-        self, asked: _Asked, commit: Callable[[Made], Apply], future: asyncio.Future[Made]
+        self, asked: Request, commit: Callable[[Made], Apply], future: asyncio.Future[Made]
     ) -> None:
         """Commit what was made in a thread."""
         try:
@@ -282,7 +318,7 @@ class Administration:
         except Exception as exc:  # noqa: BLE001  a fault of ours is answered too
             self._deny(asked, fault(exc))
 
-    def _rotate(self, asked: _Asked, command: RotateKey, key: Key) -> None:
+    def _rotate(self, asked: Request, command: RotateKey, key: Key) -> None:
         future = self._rotating.make(command, key)
 
         def commit(made: Made) -> Apply:
@@ -291,7 +327,7 @@ class Administration:
 
         future.add_done_callback(partial(self._made, asked, commit))
 
-    def _issue(self, asked: _Asked, command: IssueHandle, key: Key) -> None:
+    def _issue(self, asked: Request, command: IssueHandle, key: Key) -> None:
         check_name(command.principal, "principal")
         now_ms = self._clock.now_ms()
         caveats: tuple[Caveat, ...] = caveats_of(command.narrowing)
@@ -333,37 +369,15 @@ class Administration:
 
         self._change(asked, apply)
 
-    def _apply_stop(
-        self,
-        asked: _Asked,
-        command: MoveVersion | RevokeHandle | RevokeKeyHandles,
-        tx: Transaction,
-        snapshot: Snapshot,
-        epoch: int,
-        _seq: int,
-    ) -> Applied:
-        if isinstance(command, RevokeHandle):
-            return self._revoke_link(asked, command, snapshot, epoch)
-        if isinstance(command, RevokeKeyHandles):
-            check_reason(command.reason)
-            before = snapshot.named(command.key)
-            after, detail = new_generation(before, epoch=epoch), ""
-        else:
-            before = snapshot.named(command.name)
-            after, versions = moved(before, command, epoch=epoch)
-            detail = f"{command.move} version {', '.join(map(str, versions))}"
-            if command.move is Move.DESTROY:
-                for number in versions:
-                    tx.put_material(after.id, number, None)
-        draft = msgspec.structs.replace(
-            self._draft(asked, after), reason=command.reason, detail=detail
-        )
-        row = key_row(after, self._secrets)
-        return Applied(rows=((row, before.revision),), drafts=(draft,), value=key_info(after))
+    def _stop(self, asked: Request, command: StopCommand, target: Key | None) -> None:
+        if asked.principal is None:
+            raise InvariantViolation("nobody is known to have asked")
+        now_ms, draft = self._rotating.now_ms(), self._draft(asked, target)
+        self._change(asked, self._revoking.apply(command, draft, asked.principal, now_ms))
 
     def _apply_limit(
         self,
-        asked: _Asked,
+        asked: Request,
         command: LimitTenant,
         _tx: Transaction,
         snapshot: Snapshot,
@@ -394,33 +408,7 @@ class Administration:
         told = tenant_info(after.name, after, keys)
         return Applied(rows=((row, after.revision - 1),), drafts=(draft,), value=told)
 
-    def _revoke_link(
-        self, asked: _Asked, command: RevokeHandle, snapshot: Snapshot, epoch: int
-    ) -> Applied:
-        check_reason(command.reason)
-        if not _LINK.match(command.link):
-            raise MalformedRequest(
-                f"expected a link id of {_LINK_CHARS} hex digits",
-                hint="`keystead handle inspect` and the record of a use show it",
-            )
-        if command.link in snapshot.revoked:
-            raise Conflict("the link is revoked already")
-        revocation = Revocation(link=command.link, reason=command.reason, revision=1)
-        row = object_row(
-            "revocation",
-            command.link,
-            name=command.link,
-            revision=1,
-            epoch=epoch,
-            doc=revocation,
-            secrets=self._secrets,
-        )
-        draft = msgspec.structs.replace(
-            self._draft(asked), link=command.link, reason=command.reason
-        )
-        return Applied(rows=((row, 0),), drafts=(draft,), value=RevokedLink(revoked=command.link))
-
-    def _go_on(self, asked: _Asked, command: GoOn) -> None:
+    def _go_on(self, asked: Request, command: GoOn) -> None:
         check_reason(command.reason)
         went = WentOn(without=self._anchors.waiting)
         draft = msgspec.structs.replace(
@@ -434,7 +422,7 @@ class Administration:
 
     def _change(
         self,
-        asked: _Asked,
+        asked: Request,
         apply: Apply,
         show: Callable[[Key], object] | None = None,
         *,
@@ -447,9 +435,11 @@ class Administration:
         self._reservations.freeze()
 
         def shown(value: object) -> object:
+            value = value.value if isinstance(value, Halt) else value
             return show(value) if show and isinstance(value, Key) else value
 
         def apply_once(tx: Transaction, snapshot: Snapshot, epoch: int, seq: int) -> Applied:
+            self._check_starts(asked, snapshot)
             applied = apply(tx, snapshot, epoch, seq)
             if asked.once is not None:
                 place = Committed(seq, epoch if applied.rows else snapshot.epoch)
@@ -462,20 +452,57 @@ class Administration:
                 self._deny(asked, outcome)
                 return
             value, place = outcome
-            self._standing.count("changes", _tag(asked.command))
+            self._standing.count("changes", asked.tag)
             if after is not None:
                 after()
-            asked.done(shown(value), place)
+            if isinstance(value, Halt):
+                self._acknowledge(asked, value, place, shown)
+            else:
+                asked.done(shown(value), place)
 
         self._committer.change(Change(apply_once, deliver))
 
+    def _check_starts(self, asked: Request, snapshot: Snapshot) -> None:
+        """Nothing is started where an emergency stop is in force: asked now, and in the commit."""
+        if asked.starts_in is not None:
+            check_not_stopped(asked.starts_in, snapshot.stopped)
+
+    # --- acknowledging -----------------------------------------------------------------------
+
+    def _acknowledge(
+        self, asked: Request, value: Halt, place: Committed, shown: Callable[[object], object]
+    ) -> None:
+        """Answer a stop once it holds on every node (design section 7)."""
+        commit_ms = round((self._clock.ticks_us() - asked.began_us) / 1000, 3)
+
+        def then(ended_ms: int | None) -> None:
+            if ended_ms is None:
+                asked.refuse(_unheard())
+                return
+            told = timed(value, commit_ms=commit_ms, ended_ms=ended_ms)
+            asked.done(shown(told), place)
+
+        self._acknowledgements.wait(place.epoch, value.key_ids, then)
+
+    def _done_again(self, asked: Request, result: bytes, receipt: Receipt) -> None:
+        """Give the first answer; of a stop no sooner than it holds everywhere, which may be new."""
+
+        def then(ended_ms: int | None) -> None:
+            if ended_ms is None:
+                asked.refuse(_unheard())
+            else:
+                asked.done_again(result, receipt)
+
+        about = None if isinstance(asked.command, StopCommand) else ()
+        self._acknowledgements.wait(receipt.epoch, about, then)
+
     # --- records -----------------------------------------------------------------------------
 
-    def _draft(self, asked: _Asked, key: Key | None = None, *, outcome: str = "ok") -> Draft:
+    def _draft(self, asked: Request, key: Key | None = None, *, outcome: str = "ok") -> Draft:
         return Draft(
             time_ms=self._clock.now_ms(),
             node=self._standing.node,
-            op=_tag(asked.command) or "admin",
+            op=asked.tag or "admin",
             outcome=outcome,
             request=asked.request_id,
             key=key.id if key else "",
@@ -486,7 +513,7 @@ class Administration:
             principal=asked.principal.name if asked.principal else "",
         )
 
-    def _deny(self, asked: _Asked, error: KeysteadError) -> None:
+    def _deny(self, asked: Request, error: KeysteadError) -> None:
         code = error.code or "internal"
         self._standing.count("denials", code)
         if asked.principal is None or self._standing.tampered is not None:
@@ -503,68 +530,28 @@ class Administration:
             asked.refuse(error)
 
 
-class _Asked:
-    """One admin request on its way."""
-
-    def __init__(self, number: int, reply: Reply, request_id: str, node: str) -> None:
-        self._number = number
-        self._node = node
-        self._reply = reply
-        self.request_id = request_id
-        self.principal: Principal | None = None
-        self.command: Command | None = None
-        self.once: Once | None = None
-
-    def done(self, value: object, place: Committed | None = None) -> None:
-        receipt = None if place is None else self.receipt(place)
-        self._reply(Done(self._number, msgspec.msgpack.encode(value), receipt))
-
-    def done_again(self, result: bytes, receipt: Receipt) -> None:
-        self._reply(Done(self._number, result, receipt))
-
-    def receipt(self, place: Committed) -> Receipt:
-        return Receipt(
-            seq=place.seq,
-            epoch=place.epoch,
-            key="",
-            version=0,
-            kid="",
-            algorithm="",
-            ack="durable",
-            request_id=self.request_id,
-            node=self._node,
-        )
-
-    def refuse(self, error: KeysteadError) -> None:
-        self._reply(
-            Refused(
-                self._number,
-                error.code or "internal",
-                error.message,
-                error.hint,
-                error.retry_after_s,
-                self.request_id,
-            )
-        )
+def _unheard() -> LogUnavailable:
+    return LogUnavailable(
+        "it is committed; the node ends before it heard that it holds on every other one, too",
+        hint="Send it again under the same idempotency key, at another node",
+    )
 
 
-def _decode(data: bytes) -> Command:
-    try:
-        command: Command = _COMMAND.decode(data)
-    except DECODE_ERRORS as exc:
-        raise MalformedRequest("expected an admin command, met other fields or values") from exc
-    return command
+def _halting(apply: Apply) -> Apply:
+    """A change whose key's best-effort uses are waited for, as the new version does none more."""
 
+    def halted(tx: Transaction, snapshot: Snapshot, epoch: int, seq: int) -> Applied:
+        applied = apply(tx, snapshot, epoch, seq)
+        if not isinstance(applied.value, Key):
+            return applied
+        return msgspec.structs.replace(applied, value=halt(applied.value, (applied.value,)))
 
-def _tag(command: Command | None) -> str:
-    if command is None:
-        return ""
-    return str(command.__struct_config__.tag)
+    return halted
 
 
 def _action(command: Command) -> str:
     """What the guard is asked for: who may search may count."""
-    return "log.search" if isinstance(command, CountRecords) else _tag(command)
+    return "log.search" if isinstance(command, CountRecords) else tag_of(command)
 
 
 def _operations(key: Key) -> tuple[str, ...]:
@@ -581,6 +568,8 @@ def _key_of(command: Command) -> str | None:
         case ChangePolicy() | ShowRollout() | ShowEvidence():
             return command.name
         case IssueHandle() | RevokeKeyHandles() | ReconcileRecords():
+            return command.key
+        case Revoke() | PreviewRevoke():
             return command.key
         case ListRecords() | CountRecords() | ForgetRecords():
             return command.key

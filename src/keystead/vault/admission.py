@@ -85,6 +85,7 @@ class Admission:
             bearer,
             now_ms=running.now_ms,
             revoked=snapshot.revoked,
+            stopped=snapshot.stopped,
             rotation=rotation,
             chosen=running.chosen,
         )
@@ -109,6 +110,7 @@ class Admission:
                     running.bearer,
                     now_ms=running.now_ms,
                     revoked=snapshot.revoked,
+                    stopped=snapshot.stopped,
                     rotation=rotation,
                     chosen=rollout.previous,
                 )

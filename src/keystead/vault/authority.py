@@ -15,6 +15,7 @@ import msgspec
 
 from keystead.encoding import DECODE_ERRORS, length_prefixed
 from keystead.errors import KeyStateError, NotFound, StateRolledBack
+from keystead.keys.emergency import Emergency
 from keystead.keys.model import Key, Principal
 from keystead.keys.rollout.model import Rotation
 from keystead.keys.tenants import Tenant
@@ -46,7 +47,7 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A link of a handle's chain that is revoked, and why."""
+    """A link of a handle's chain that is revoked, or a handle by its id, and why."""
 
     link: str
     reason: str
@@ -56,9 +57,11 @@ class Revocation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The state of one epoch. Never changed; :meth:`with_rows` gives the next one.
 
-    ``rotations``: by key id, of keys that have one. ``unread``: (kind, id) of rows that a newer
-    Keystead wrote and this one cannot read: they are kept as they are. ``foreign``: ids of the keys
-    that those are of, which are neither used nor changed.
+    ``revoked``: ids of links and handles. ``emergencies``: stops by tenant, also those that were
+    ended; ``stopped``: tenants of those that were not. ``rotations``: by key id, of keys that have
+    one. ``unread``: (kind, id) of rows that a newer Keystead wrote and this one cannot read: they
+    are kept as they are. ``foreign``: ids of the keys that those are of, which are neither used nor
+    changed.
     """
 
     epoch: int
@@ -67,6 +70,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     revoked: frozenset[str]
     credentials: dict[bytes, Credential]
     tenants: dict[str, Tenant]
+    emergencies: dict[str, Emergency]
+    stopped: frozenset[str]
     rotations: dict[str, Rotation]
     unread: frozenset[tuple[str, str]]
     foreign: frozenset[str]
@@ -126,6 +131,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
             revoked=frozenset(draft.revoked),
             credentials=draft.credentials,
             tenants=draft.tenants,
+            emergencies=draft.emergencies,
+            stopped=frozenset(name for name, stop in draft.emergencies.items() if stop.stopped),
             rotations=draft.rotations,
             unread=frozenset(draft.foreign),
             foreign=frozenset(key_id for _, key_id in draft.foreign),
@@ -141,7 +148,7 @@ class _Draft:
         self.keys, self.names = dict(before.keys), dict(before.names)
         self.revoked = set(before.revoked)
         self.credentials, self.tenants = dict(before.credentials), dict(before.tenants)
-        self.rotations = dict(before.rotations)
+        self.rotations, self.emergencies = dict(before.rotations), dict(before.emergencies)
         self.foreign = set(before.unread)
 
     def take(self, row: ObjectRow) -> None:
@@ -174,6 +181,8 @@ class _Draft:
                 self.credentials[credential.token_sha256] = credential
             case "tenant":
                 self.tenants[row.id] = msgspec.msgpack.decode(row.doc, type=Tenant)
+            case "emergency":
+                self.emergencies[row.id] = msgspec.msgpack.decode(row.doc, type=Emergency)
             case _:
                 raise _unknown(row.kind)
         self.foreign.discard((row.kind, row.id))
@@ -203,6 +212,8 @@ def empty() -> Snapshot:
         revoked=frozenset(),
         credentials={},
         tenants={},
+        emergencies={},
+        stopped=frozenset(),
         rotations={},
         unread=frozenset(),
         foreign=frozenset(),

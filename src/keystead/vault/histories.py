@@ -30,9 +30,11 @@ from keystead.vault.macs import VaultSecrets
 
 __all__ = ["Histories"]
 
-_KINDS = ("key", "rotation", "tenant", "revocation", "credential")
+_KINDS = ("key", "rotation", "tenant", "revocation", "emergency", "credential")
 _SECRET_FIELDS = {"credential": ("token_sha256",)}
 _ROWS_OF_A_CHANGE_MAX = 8
+_ROWS_OF_A_REVOCATION_MAX = 2 * limits.REVOKE_KEYS_MAX
+"""Of all that changes many keys at once: a key and its rollout each."""
 _NUMBER_MAX = 2**63 - 1  # what a database can count to
 _REVISIONS_MAX = 10_000
 """Revisions of one object that are looked through for the evidence of a rollout."""
@@ -75,9 +77,13 @@ class Histories:
 
         def read() -> HistoryPage:
             found = self._reader.history(query)
+            if len(found) == query.limit and found[-1].epoch == found[command.limit - 1].epoch:
+                most = command.limit + _ROWS_OF_A_REVOCATION_MAX + 1
+                found = self._reader.history(msgspec.structs.replace(query, limit=most))
             rows = _within_bytes(found[: command.limit])
-            # One change writes a few rows of one epoch: a page never ends between them.
-            rows += [row for row in found[len(rows) :] if row.epoch == rows[-1].epoch]
+            # One change writes rows of one epoch: a page never ends between them.
+            of_it = [row for row in found[len(rows) :] if row.epoch == rows[-1].epoch]
+            rows += _within_bytes(of_it) if of_it else []
             return HistoryPage(
                 entries=self._entries(rows),
                 next=rows[-1].epoch if rows else 0,

@@ -74,7 +74,8 @@ class Leading:
             if isinstance(outcome, KeysteadError) or not isinstance(outcome[0], Lease):
                 return
             lease = outcome[0]
-            self._sighting = sighted(self._sighting, lease, now)
+            # By the clock as it is now: the lease may have been renewed after this round began.
+            self._sighting = sighted(self._sighting, lease, self._clock.boottime_ms())
             self._fence = lease.fence if lease.holder == self._standing.node else 0
 
         self._committer.change(Change(apply, deliver, "shared"))

@@ -202,14 +202,17 @@ def gaps(registry: Registry, node: str, now_ms: int) -> list[tuple[ReservationRo
 
 
 def _recorded(registry: Registry, row: ReservationRow) -> int:
-    count, seq = 0, row.opened_seq + 1
+    """How many uses have a record: one whose commit was reported as failed may have two."""
+    uses: set[str] = set()
+    seq = row.opened_seq + 1
     while True:
         records = registry.records_from(seq, _SCAN)
         for record in records:
             if record.body is None:  # forgotten, so far older than a reservation lives
                 continue
             body = decode_body(record.body)
-            count += body.reservation == row.id and not body.op.startswith("reservation.")
+            if body.reservation == row.id and not body.op.startswith("reservation."):
+                uses.add(body.request)
         if len(records) < _SCAN:
-            return count
+            return len(uses)
         seq = records[-1].seq + 1

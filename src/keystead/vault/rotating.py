@@ -22,6 +22,7 @@ from keystead.errors import (
     StateRolledBack,
 )
 from keystead.keys.administration import check_algorithm, check_reason
+from keystead.keys.lifecycle import State
 from keystead.keys.model import Key
 from keystead.keys.purposes import Purpose
 from keystead.keys.rollout.caching import check_drain, check_overlap, kept_ms
@@ -47,6 +48,7 @@ from keystead.keys.rollout.model import (
 from keystead.keys.rollout.plan import Plan, check_plan, check_rotates, default_plan
 from keystead.keys.rollout.table import ROLLOUT, Asked, Wish
 from keystead.keys.rollout.view import rollout_info
+from keystead.keys.standing import check_not_stopped, is_stopped
 from keystead.ports import Clock, Registry, Transaction
 from keystead.translog.entries import Draft
 from keystead.vault.authority import Snapshot, key_row, rotation_row
@@ -105,7 +107,7 @@ class Rotating:
         self._reports = reports
         self._clock = clock
         self._loop = loop
-        self._started_ms = clock.now_ms() - clock.boottime_ms()
+        self._now_ms, self._read_ms = clock.now_ms(), clock.boottime_ms()
         self._ticked_ms = clock.boottime_ms()
         self._watching: asyncio.TimerHandle | None = None
         self._moving: set[str] = set()
@@ -114,8 +116,15 @@ class Rotating:
         self._log = structlog.get_logger("vault")
 
     def now_ms(self) -> int:
-        """By whichever clock is behind: one that is set forward cuts no overlap short (I12)."""
-        return min(self._clock.now_ms(), self._started_ms + self._clock.boottime_ms())
+        """The wall clock, but from one reading to the next never faster than boot time passes.
+
+        So one that is set forward cuts no overlap short (I12), nor one that was behind when a stage
+        began, and is set right.
+        """
+        boot_ms = self._clock.boottime_ms()
+        self._now_ms = min(self._clock.now_ms(), self._now_ms + boot_ms - self._read_ms)
+        self._read_ms = boot_ms
+        return self._now_ms
 
     # --- beginning ---------------------------------------------------------------------------
 
@@ -303,6 +312,8 @@ class Rotating:
 
     def _tick(self, key: Key, rotation: Rotation, now_ms: int, *, stops_only: bool) -> None:
         rollout = live(rotation)
+        # In an emergency nothing goes on, and what has failed still goes back.
+        stops_only = stops_only or is_stopped(key.tenant, self._standing.snapshot.stopped)
         if rollout is None:
             due = "" if stops_only else self._scheduled(key, rotation, now_ms)
             if due:
@@ -317,9 +328,10 @@ class Rotating:
         fence = self._leading.fence
 
         def apply(tx: Transaction, snapshot: Snapshot, epoch: int, _seq: int) -> Applied:
+            key = snapshot.key(rotation.key_id)
             if foreseen.step.event not in _STOPS:
                 self._leading.check(tx, fence)
-            key = snapshot.key(rotation.key_id)
+                check_not_stopped(key.tenant, snapshot.stopped)
             held = snapshot.rotations[key.id]
             again = msgspec.structs.replace(asked, epoch=epoch)
             decision = decide(held, key, again, signals)
@@ -345,6 +357,8 @@ class Rotating:
         """Whether a rollout could begin by itself: else a version would be made each round."""
         if _went_back(rotation) or key.purpose is Purpose.AUDIT:
             return False
+        if key.primary_version().state is not State.ACTIVE:
+            return False  # what a person stopped only a person starts again
         plan = plan_in_force(rotation, key)
         return (
             plan.publish.overlap_ms >= kept_ms(key, rotation, now_ms)
@@ -378,6 +392,7 @@ class Rotating:
 
             def apply(tx: Transaction, snapshot: Snapshot, epoch: int, seq: int) -> Applied:
                 self._leading.check(tx, fence)
+                check_not_stopped(key.tenant, snapshot.stopped)
                 return begin(tx, snapshot, epoch, seq)
 
             self._change(key.id, apply)

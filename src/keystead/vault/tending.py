@@ -8,6 +8,7 @@ import msgspec
 
 from keystead.errors import KeysteadError, LogUnavailable, StateRolledBack
 from keystead.frames.messages import Metric, NodeView, StatusInfo, Tend
+from keystead.keys.standing import EVERYTHING
 from keystead.ports import Clock, EpochRow, Random, Registry, Transaction
 from keystead.translog.entries import SALT_BYTES, Draft
 from keystead.vault.anchors import Anchors
@@ -81,9 +82,10 @@ class Tending:
         self._summarise()
         self._leading.renew()
         self._rotating.tick()
-        pruning, self._prune_left = self._prune_left, _PRUNE_ROWS_A_ROUND
-        if not pruning and self._leading.leads:
-            self._prune()
+        if self._leading.leads:
+            pruning, self._prune_left = self._prune_left, _PRUNE_ROWS_A_ROUND
+            if not pruning:
+                self._prune()
         if now - self._verified_ms >= _VERIFY_EVERY_MS:
             self._verified_ms = now
             self.verify_registry()
@@ -166,7 +168,9 @@ class Tending:
             epoch=standing.snapshot.epoch,
             last_seq=self._registry.last_sequence(),
             keys=len(standing.snapshot.keys),
-            protections=self._protections | {"anchor": self._anchors.protection()},
+            protections=self._protections
+            | {"anchor": self._anchors.protection()}
+            | _emergency(standing.snapshot),
             metrics=tuple(self._metrics()),
             nodes=tuple(self._nodes()),
         )
@@ -191,6 +195,11 @@ class Tending:
             ("keystead_vault_opened_keys", "Versions whose material is open.", len(self._opened)),
             ("keystead_vault_keys", "Keys in the registry.", len(standing.snapshot.keys)),
             ("keystead_vault_epoch", "The epoch.", standing.snapshot.epoch),
+            (
+                "keystead_vault_emergency_stops",
+                "Emergency stops in force.",
+                len(standing.snapshot.stopped),
+            ),
             ("keystead_vault_leads", "Whether this node leads.", int(self._leading.leads)),
         )
         counters = (
@@ -240,6 +249,15 @@ _FAMILIES = {
         "invariant",
     ),
 }
+
+
+def _emergency(snapshot: Snapshot) -> dict[str, str]:
+    """Whether an emergency stop is in force; whose, operators are told: anyone may read this."""
+    if not snapshot.stopped:
+        return {}
+    count = len(snapshot.stopped)
+    what = "all tenants" if EVERYTHING in snapshot.stopped else f"{count} tenant{'s'[: count > 1]}"
+    return {"emergency": f"stopped: {what}"}
 
 
 def _drop_expired(

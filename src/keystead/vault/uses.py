@@ -147,6 +147,7 @@ class Uses:
             receipt.version,
             current.revoked,
             current.rotations.get(key.id),
+            stopped=current.stopped,
         )
         running.replay_of = receipt
         running.version = key.version(receipt.version)
@@ -318,6 +319,8 @@ class Uses:
             return None  # these are decided in the commit, so they wait for it
         if running.epoch != self._standing.snapshot.epoch:
             current = self._standing.snapshot
+            if current.key(key.id).policy.ack != "best_effort":
+                return None
             check_standing(
                 held.grant,
                 current.key(key.id),
@@ -325,6 +328,7 @@ class Uses:
                 version.number,
                 current.revoked,
                 current.rotations.get(key.id),
+                stopped=current.stopped,
             )
         return self._reservations.spend(key.id)
 

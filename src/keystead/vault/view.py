@@ -35,6 +35,7 @@ class TransactionView:
         self._secrets = secrets
         self.epoch = snapshot.epoch
         self.revoked = snapshot.revoked
+        self.stopped = snapshot.stopped
         self._pruned = set() if pruned is None else pruned
         self.counts = counts if len(counts) < limits.HANDLE_CACHE_MAX else {}
         self._spent: dict[str, int] = {}

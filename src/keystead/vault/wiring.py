@@ -20,6 +20,7 @@ from keystead.ports import (
     Random,
     Registry,
 )
+from keystead.vault.acknowledging import Acknowledgements
 from keystead.vault.admin import Administration
 from keystead.vault.admission import Admission
 from keystead.vault.anchors import AnchorConfig
@@ -37,6 +38,7 @@ from keystead.vault.logbook import Logbook
 from keystead.vault.macs import VaultSecrets
 from keystead.vault.making import KeyMaker
 from keystead.vault.opened import OpenedKeys
+from keystead.vault.previewing import Previews
 from keystead.vault.publications import Publications
 from keystead.vault.reports import Reports
 from keystead.vault.reservations import Reservations
@@ -91,6 +93,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     leading: Leading
     following: Following | None
     administration: Administration
+    acknowledgements: Acknowledgements
     tending: Tending
     checkpoints: Checkpoints
     publications: Publications
@@ -109,6 +112,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         for executor in self.executors:
             executor.shutdown(wait=True)
         self.logbook.close()
+        self.acknowledgements.close()
         await asyncio.sleep(0)  # lets what the executors finished queue its records
         if orderly:
             await self.publications.close()
@@ -155,7 +159,8 @@ def wire(base: Base) -> Services:
         clock=base.clock,
         loop=core.loop,
     )
-    administration = _administration(base, core, uses, checkpoints, logbook)
+    acknowledgements = _acknowledgements(base, core)
+    administration = _administration(base, core, uses, checkpoints, logbook, acknowledgements)
     tending = _tending(base, core, checkpoints)
     publications = Publications(
         standing=core.standing,
@@ -178,6 +183,7 @@ def wire(base: Base) -> Services:
         leading=core.leading,
         following=_following(base, core),
         administration=administration,
+        acknowledgements=acknowledgements,
         tending=tending,
         checkpoints=checkpoints,
         logbook=logbook,
@@ -252,8 +258,24 @@ def _core(base: Base, loop: asyncio.AbstractEventLoop) -> _Core:
     )
 
 
-def _administration(
-    base: Base, core: _Core, uses: Uses, checkpoints: Checkpoints, logbook: Logbook
+def _acknowledgements(base: Base, core: _Core) -> Acknowledgements:
+    return Acknowledgements(
+        standing=core.standing,
+        registry=base.registry,
+        secrets=base.secrets,
+        clock=base.clock,
+        loop=core.loop,
+        alone=base.watch is None,
+    )
+
+
+def _administration(  # noqa: PLR0917  what it stands on, and the services that it has do the work
+    base: Base,
+    core: _Core,
+    uses: Uses,
+    checkpoints: Checkpoints,
+    logbook: Logbook,
+    acknowledgements: Acknowledgements,
 ) -> Administration:
     return Administration(
         standing=core.standing,
@@ -267,6 +289,14 @@ def _administration(
         rotating=core.rotating,
         histories=Histories(base.log_reader, base.secrets),
         anchors=checkpoints.anchors,
+        acknowledgements=acknowledgements,
+        previews=Previews(
+            standing=core.standing,
+            registry=base.registry,
+            reader=base.log_reader,
+            secrets=base.secrets,
+            clock=base.clock,
+        ),
         clock=base.clock,
         random=base.random,
         loop=core.loop,

@@ -11,7 +11,6 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -72,10 +71,30 @@ class Core:
         self._vault.service.begin(request, reply)
         return await asyncio.wait_for(done, _ANSWERED_WITHIN_S)
 
+    async def follow(self) -> None:
+        """Hear of the epoch that another node has moved; gives once this one has confirmed it."""
+        following = self._vault.following
+        if following is None:
+            raise AssertionError("the vault believes to be alone")
+        before = self._vault.standing.snapshot.epoch
+        while following.confirmed <= before:  # a step on the way may have failed
+            following.moved(before + 1)
+            await asyncio.sleep(0.01)
+
     async def command(self, name: str, command: Command, key: str | None = None) -> Answer:
         """Ask as the operator, under an idempotency key if there is one."""
         body = msgspec.msgpack.encode(command)
         return await self.ask(name, lambda number: Admin(number, self._token, body, key))
+
+
+class Told:
+    """An ``EpochWatch`` without a thread: the script says when there is news."""
+
+    def wait(self, timeout_s: float) -> int:
+        raise NotImplementedError("nobody waits for news here")
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @asynccontextmanager
@@ -88,7 +107,7 @@ async def opened_core(
     """
     trips = trips or Trips()
     config = app.VaultConfig(
-        registry=str(folder / REGISTRY),
+        database=str(folder / REGISTRY),
         seal_file=str(folder / "seal.key"),
         socket="",
         node=node,
@@ -96,10 +115,10 @@ async def opened_core(
     )
     random = SystemRandom()
     opened = app._open_deployment(config, SystemClock(), random)  # noqa: SLF001  the real start is under test
-    faulty = FaultyJournal(opened.journal, trips)
-    wrapped: Any = msgspec.structs.replace(opened, journal=faulty)
+    faulty = FaultyJournal(opened.store.journal, trips)
     custody = SoftwareCustody(opened.root, random)
-    base = app._base(config, wrapped, custody, {})  # noqa: SLF001  as above
+    base = app._base(config, opened, custody, {})  # noqa: SLF001  as above
+    base = msgspec.structs.replace(base, journal=faulty, watch=Told())
     if clock is not None:
         base = msgspec.structs.replace(base, clock=clock)
     vault = wire(base)
@@ -109,9 +128,7 @@ async def opened_core(
     finally:
         await vault.close()
         custody.close()
-        opened.log_reader.close()
-        opened.registry.close()
-        opened.journal.close()
+        opened.store.close()
 
 
 def make_folder(folder: Path) -> None:

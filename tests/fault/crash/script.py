@@ -141,6 +141,7 @@ async def play(core: Core) -> None:
         command = MoveVersion(name="fresh", move=move, reason="script")
         await run.change(f"{move}:fresh", command, _is(state))
     await _other_node(core.folder)
+    await core.follow()
     await run.uses("ledger-3", "unwrap-1", "firmware-2", "wrap-2", "budget-2", "fresh-2")
     await run.revoke("lost")
     await core.ask("tend", Tend)

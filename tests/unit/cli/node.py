@@ -51,6 +51,22 @@ RECORD: dict[str, Any] = {
     "entry": "00",
     "leaf": "01",
 }
+REVOKED: dict[str, Any] = {
+    "what": "versions",
+    "fence": {"node": "node1", "seq": 43, "epoch": 14, "commit_ms": 3.4},
+    "keys": [
+        {
+            "id": "k-1",
+            "name": "shop",
+            "tenant": "default",
+            "purpose": "jwt",
+            "ack": "durable",
+            "generation": 1,
+            "versions": [1],
+            "states": {"1": "compromised"},
+        }
+    ],
+}
 READY: dict[str, Any] = {
     "ready": True,
     "reasons": [],

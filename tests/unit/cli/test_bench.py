@@ -1,5 +1,6 @@
 """The benchmark's pure parts: its statistics, its targets, its order, and what it refuses."""
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keystead.cli.bench.load import Job, _script, choose
+from keystead.cli.bench.load import Job, PythonLoad, _script, choose
+from keystead.cli.bench.machine import Watch, busy_s
 from keystead.cli.bench.report import (
     TARGETS,
     Sample,
     Start,
     ratios_of,
     rows_of,
+    saturations_of,
     start_ratio,
 )
 from keystead.cli.bench.run import order_of
 from keystead.cli.bench.stats import paired, percentile, spread
-from keystead.cli.bench.subjects import Subject, unpublished_subjects
+from keystead.cli.bench.subjects import Subject, postgres_subjects, unpublished_subjects
 from unit.cli.conftest import Run
 
 
@@ -31,10 +34,11 @@ def sample(subject: str, number: int, rate: float, **more: Any) -> Sample:  # no
 class Idle:
     """A server that nobody asks."""
 
-    pid = 0
+    def roles(self) -> dict[int, str]:
+        return {}
 
     def single(self, connections: int) -> Job:
-        return Job(port=1, path="/", headers={}, body="", connections=connections)
+        return Job(ports=(1,), path="/", headers={}, body="", connections=connections)
 
     batch = single
 
@@ -148,6 +152,75 @@ def test_a_row_sums_up_its_rounds() -> None:
     assert (row.load_share, row.refused) == (0.9, 3)
 
 
+def test_what_processes_cost_is_told_by_what_they_are_there_for() -> None:
+    samples = [
+        sample(
+            "postgres1-single-64",
+            number,
+            10.0,
+            parts={"vault": vault, "postgres": 50.0},
+            busiest=busiest,
+            busiest_share=share,
+            cores=1.5 + share,
+            others=1.0 - share,
+        )
+        for number, vault, busiest, share in (
+            (1, 100.0, "vault", 0.5),
+            (2, 120.0, "vault", 0.9),
+            (3, 300.0, "postgres", 0.7),
+        )
+    ]
+    [row] = rows_of(samples, {"postgres1-single-64": "a node, one a request, 64 connections"})
+    assert row.parts == {"vault": 120.0, "postgres": 50.0}
+    assert (row.busiest, row.busiest_share, row.cores) == ("vault", 0.7, 2.2)
+    assert row.others == pytest.approx(0.3)
+
+
+def test_a_server_saturates_where_more_connections_bring_no_more() -> None:
+    rates = {"single-16": 500.0, "single-64": 970.0, "single-256": 1000.0}
+    rates |= {"postgres2-single-16": 100.0, "postgres2-single-64": 400.0, "batch": 9000.0}
+    titles = {subject: f"{subject}, one a request" for subject in rates}
+    rows = rows_of([sample(name, 1, rate, cores=1.9) for name, rate in rates.items()], titles)
+    found = saturations_of(rows)
+    assert [(each.connections, each.rate, each.cores) for each in found] == [
+        (64, 970.0, 1.9),
+        (64, 400.0, 1.9),
+    ]
+    assert saturations_of(rows[:1]) == ()  # one number of connections shows no bend
+
+
+def test_two_nodes_share_the_connections() -> None:
+    """Where there are fewer connections than nodes, one node would be measured as two."""
+    subjects = postgres_subjects(Idle(), PythonLoad(), [1, 16], nodes=2)
+    assert [subject.id for subject in subjects] == ["postgres2-single-16", "postgres2-batch"]
+    one = postgres_subjects(Idle(), PythonLoad(), [1, 16], nodes=1)
+    assert "postgres1-single-1" in {subject.id for subject in one}
+
+
+def test_nodes_on_postgres_are_compared_with_one_on_sqlite_and_two_with_one() -> None:
+    rates = {"single-64": 1000.0, "postgres1-single-64": 800.0, "postgres2-single-64": 600.0}
+    found = ratios_of([sample(name, 1, rate) for name, rate in rates.items()])
+    medians = {each.title: each.ratio.median for each in found if each.ratio is not None}
+    assert medians == {
+        "one node on PostgreSQL / on SQLite, one a request, 64 connections": 0.8,
+        "two nodes on PostgreSQL / one, one a request, 64 connections": 0.75,
+    }
+
+
+def test_what_a_process_spends_is_counted_from_when_it_was_watched() -> None:
+    me = os.getpid()
+    roles = {me: "me"}
+    watch, before_s = Watch(lambda: roles), busy_s()
+    while not watch.spent().total_s:  # the kernel counts in hundredths of a second
+        sum(range(10_000))
+    assert busy_s() > before_s
+    roles[os.getppid()] = "parent"  # it came later: all that it has spent is new
+    spent = watch.spent()
+    assert spent.by_role["me"] > 0
+    assert set(spent.by_role) == {"me", "parent"}
+    assert spent.total_s >= spent.busiest_s > 0
+
+
 def test_starts_are_compared_round_by_round() -> None:
     starts = [
         Start(round=number, keys=keys, seconds=seconds, vault_rss_bytes=1000 + 3 * keys)
@@ -175,9 +248,14 @@ def test_each_round_has_its_own_order_and_the_same_one_for_a_seed() -> None:
 
 def test_a_job_does_not_show_its_token_and_its_script_is_lua() -> None:
     job = Job(
-        port=1, path="/p", headers={"authorization": "Bearer s3cret"}, body="{}", connections=2
+        ports=(1, 2),
+        path="/p",
+        headers={"authorization": "Bearer s3cret"},
+        body="{}",
+        connections=2,
     )
     assert "s3cret" not in repr(job)
+    assert '{"1", "2"}' in _script(job)
     assert "wrk.headers[ [==[authorization]==] ] = [==[Bearer s3cret]==]" in _script(job)
 
 
@@ -200,6 +278,8 @@ def test_a_job_does_not_show_its_token_and_its_script_is_lua() -> None:
         (["--json-file", "not-there/bench.json"], "--json-file"),
         (["--plot", "not-there/bench.png"], "--plot"),
         (["--openbao", "bao", "--without-openbao"], "--without-openbao"),
+        (["--database", "postgresql:///x", "--without-postgres"], "--without-postgres"),
+        (["--database", "bench.db"], "--database"),
     ],
 )
 def test_what_is_typed_wrong_is_refused_before_anything_starts(

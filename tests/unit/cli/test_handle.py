@@ -20,7 +20,7 @@ from keystead.keys.caveats import (
 from keystead.keys.handles import Body, issue, parse, verify
 from keystead.keys.purposes import Purpose
 from unit.cli.conftest import Run
-from unit.cli.node import KEY, FakeNode, handle_of, token_of
+from unit.cli.node import KEY, REVOKED, FakeNode, handle_of, token_of
 
 ROOT = b"\x01" * 32
 CAVEATS: tuple[Caveat, ...] = (
@@ -165,13 +165,13 @@ def test_no_error_tells_a_token(run: Run) -> None:
 
 
 def test_revoke_by_link_or_by_file(run: Run, node: FakeNode) -> None:
-    node.on("POST /v1/handles/revoke", {"revoked": "l-1"})
+    node.on("POST /v1/revocations", REVOKED | {"what": "handles", "revoked": "l-1", "keys": []})
     handle = handle_of(Purpose.JWT, Uses(1))
     assert run("handle", "revoke", "l-1", "--reason", "lost").status == 0
     path = keep(handle.reveal())
     ran = run("handle", "revoke", "--handle-file", path, "--reason", "lost", "--json")
-    assert ran.json == {"revoked": "l-1"}
-    assert [seen.body["link"] for seen in node.seen] == ["l-1", handle.chain_id]
+    assert ran.json["revoked"] == "l-1"
+    assert [seen.body["handle"] for seen in node.seen] == ["l-1", handle.chain_id]
     assert run("handle", "revoke", "l-1", "--handle-file", path, "--reason", "x").status == 2
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from unit.cli.conftest import Run
-from unit.cli.node import KEY, VERSION, FakeNode
+from unit.cli.node import KEY, REVOKED, VERSION, FakeNode
 
 
 def created(run: Run, node: FakeNode, *words: str) -> dict[str, Any]:
@@ -119,13 +119,12 @@ def test_show(run: Run, node: FakeNode) -> None:
         ("suspend", "suspend"),
         ("resume", "resume"),
         ("deactivate", "deactivate"),
-        ("revoke", "compromise"),
         ("destroy", "destroy"),
     ],
 )
 def test_moves(command: str, move: str, run: Run, node: FakeNode) -> None:
     node.on("POST /v1/keys/shop/moves", KEY)
-    sure = ["--yes"] if command in {"revoke", "destroy"} else []
+    sure = ["--yes"] if command == "destroy" else []
     words = ["key", command, "shop", "--reason", "why", *sure, "--json"]
     assert run(*words).status == 0
     assert run(*words, "--version", "2").status == 0
@@ -145,6 +144,7 @@ def test_what_cannot_be_taken_back_asks_first(
     assert "nothing was changed" in ran.err
     assert node.seen == []
     node.on("POST /v1/keys/shop/moves", KEY)
+    node.on("POST /v1/revocations", REVOKED)
     ran = run("key", command, "shop", "--reason", "x", stdin=b"y\n")
     assert ran.status == 0
     assert "for good?" in ran.err

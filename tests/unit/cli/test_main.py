@@ -23,7 +23,7 @@ def wire_codes() -> list[str]:
 @pytest.mark.parametrize("code", wire_codes())
 def test_refusals_end_with_1_and_failures_with_3(code: str, run: Run, node: FakeNode) -> None:
     # 400 for all: retries depend on the code and on nothing else, and tests have no time for them.
-    node.on("POST /v1/handles/revoke", problem(code), status=400)
+    node.on("POST /v1/revocations", problem(code), status=400)
     ran = run("handle", "revoke", "l-1", "--reason", "lost", "--json")
     refused = isinstance(error_for_code(code, "x"), CallerError)
     assert ran.status == (1 if refused else 3)

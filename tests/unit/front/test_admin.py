@@ -37,6 +37,13 @@ from keystead.keys.rollout.commands import (
     SteerRollout,
 )
 from keystead.keys.rollout.plan import Canary, Drain, Plan, Publish, Retire
+from keystead.keys.stops import (
+    EmergencyEnd,
+    EmergencyStop,
+    PreviewRevoke,
+    Revoke,
+    ShowEmergency,
+)
 from unit.front.fake_vault import RECEIPT, FakeVault, done
 from unit.front.test_dataplane import check_problem
 
@@ -102,6 +109,35 @@ ROUTES = [
         {"reason": "leaked"},
         200,
         RevokeKeyHandles(key="web", reason="leaked"),
+    ),
+    Route(
+        "POST",
+        "/v1/revocations",
+        {"purpose": "jwt", "tenant": "shop", "as": "suspended", "reason": "INC-1"},
+        200,
+        Revoke(purpose=Purpose.JWT, tenant="shop", state="suspended", reason="INC-1"),
+    ),
+    Route(
+        "POST",
+        "/v1/revocations/preview",
+        {"what": "handles", "labels": {"env": "live"}, "after": "a"},
+        200,
+        PreviewRevoke(what="handles", labels={"env": "live"}, after="a"),
+    ),
+    Route("GET", "/v1/emergency", None, 200, ShowEmergency()),
+    Route(
+        "POST",
+        "/v1/emergency/stop",
+        {"tenant": "shop", "reason": "INC-1"},
+        200,
+        EmergencyStop(tenant="shop", reason="INC-1"),
+    ),
+    Route(
+        "POST",
+        "/v1/emergency/end",
+        {"tenant": None, "reason": "over"},
+        200,
+        EmergencyEnd(tenant=None, reason="over"),
     ),
     Route(
         "POST",

@@ -24,6 +24,7 @@ class MemoryCommit:
     def __init__(self, *keys: Key, epoch: int = 1) -> None:
         self.epoch = epoch
         self.revoked: frozenset[str] = frozenset()
+        self.stopped: frozenset[str] = frozenset()
         self.keys = {key.id: key for key in keys}
         self.rotations: dict[str, Rotation] = {}
         self.uses: dict[str, int] = {}
@@ -72,6 +73,11 @@ class MemoryCommit:
     def revoke(self, *links: str) -> None:
         """Revoke links under the next epoch."""
         self.revoked |= set(links)
+        self.epoch += 1
+
+    def emergency(self, *tenants: str) -> None:
+        """Stop these tenants, and no others, under the next epoch."""
+        self.stopped = frozenset(tenants)
         self.epoch += 1
 
     def replace(self, key: Key) -> None:

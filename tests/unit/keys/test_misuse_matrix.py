@@ -36,7 +36,15 @@ def test_a_key_does_no_work_of_another_purpose(
     key = key_of(own, algorithm, prehashed=prehashed)
     asked = Asked(purpose=other, operation=operation, context="web")
     with pytest.raises(PurposeMismatch, match=f"the key is for {own}, .* of '{other}'"):
-        decide_use(grant_of(key), key, asked, EVERYBODY, now_ms=NOW_MS, revoked=frozenset())
+        decide_use(
+            grant_of(key),
+            key,
+            asked,
+            EVERYBODY,
+            now_ms=NOW_MS,
+            revoked=frozenset(),
+            stopped=frozenset(),
+        )
 
 
 @pytest.mark.parametrize(("purpose", "algorithm", "operation"), UNABLE)
@@ -46,4 +54,12 @@ def test_a_key_does_nothing_that_its_algorithm_is_not_for(
     key = key_of(purpose, algorithm)
     asked = Asked(purpose=purpose, operation=operation, context="web")
     with pytest.raises(AlgorithmForbidden, match=f"a {algorithm} key does not {operation}"):
-        decide_use(grant_of(key), key, asked, EVERYBODY, now_ms=NOW_MS, revoked=frozenset())
+        decide_use(
+            grant_of(key),
+            key,
+            asked,
+            EVERYBODY,
+            now_ms=NOW_MS,
+            revoked=frozenset(),
+            stopped=frozenset(),
+        )

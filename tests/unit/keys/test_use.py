@@ -58,7 +58,9 @@ def decide(
     revoked: frozenset[str] = frozenset(),
 ) -> Decided:
     grant = grant_of(key, *caveats)
-    return decide_use(grant, key, asked, bearer, now_ms=NOW_MS, revoked=revoked)
+    return decide_use(
+        grant, key, asked, bearer, now_ms=NOW_MS, revoked=revoked, stopped=frozenset()
+    )
 
 
 def test_a_use_is_by_the_primary_version_unless_another_is_asked_for() -> None:
@@ -118,7 +120,9 @@ def test_an_algorithm_caveat_is_about_the_work_not_the_key() -> None:
 def test_a_handle_without_the_operation_refuses_it() -> None:
     grant = grant_of(DATA, operations=("unwrap",))
     with pytest.raises(PermissionDenied, match="does not allow 'wrap'"):
-        decide_use(grant, DATA, WRAP, NOBODY, now_ms=NOW_MS, revoked=frozenset())
+        decide_use(
+            grant, DATA, WRAP, NOBODY, now_ms=NOW_MS, revoked=frozenset(), stopped=frozenset()
+        )
 
 
 BOUND = {
@@ -175,12 +179,30 @@ def test_a_revoked_handle_does_nothing() -> None:
     grant = grant_of(DATA, ContextPrefix("web"), Uses(5))
     for link in grant.links:
         with pytest.raises(HandleRevoked):
-            check_standing(grant, DATA, "wrap", 1, frozenset({link, "other"}))
-    check_standing(grant, DATA, "wrap", 1, frozenset({"other"}))
+            check_standing(grant, DATA, "wrap", 1, frozenset({link, "other"}), stopped=frozenset())
+    check_standing(grant, DATA, "wrap", 1, frozenset({"other"}), stopped=frozenset())
     for generation in (0, 2):
         later = key_of(Purpose.DATA, generation=generation)
         with pytest.raises(HandleRevoked):
-            check_standing(grant, later, "wrap", 1, frozenset())
+            check_standing(grant, later, "wrap", 1, frozenset(), stopped=frozenset())
+
+
+def test_a_handle_that_is_revoked_by_its_id_does_nothing_nor_does_its_child() -> None:
+    grant = grant_of(DATA, ContextPrefix("web"))
+    revoked = frozenset({grant.body.handle_id})
+    with pytest.raises(HandleRevoked):
+        check_standing(grant, DATA, "wrap", 1, revoked, stopped=frozenset())
+
+
+@pytest.mark.parametrize("tenant", ["*", DATA.tenant])
+def test_a_stopped_tenants_key_does_nothing_but_take_reports(tenant: str) -> None:
+    stopped = frozenset({tenant, "other"})
+    for operation in ("wrap", "unwrap", "mac", "derive"):
+        with pytest.raises(KeyStateError, match="an emergency stop is in force") as caught:
+            check_standing(grant_of(DATA), DATA, operation, 1, frozenset(), stopped=stopped)
+        assert "keystead emergency status" in caught.value.hint
+    check_standing(grant_of(DATA), DATA, "report", 1, frozenset(), stopped=stopped)
+    check_standing(grant_of(DATA), DATA, "wrap", 1, frozenset(), stopped=frozenset({"other"}))
 
 
 def test_an_algorithm_that_left_the_policy_does_no_more_work() -> None:

@@ -24,6 +24,7 @@ from keystead.keys.verify import (
     PublicKey,
     SignedEntry,
     VerifiedLedger,
+    before_compromise,
     verify_firmware,
     verify_jwt,
     verify_ledger,
@@ -190,6 +191,23 @@ def test_a_version_destroyed_after_its_compromise_stays_compromised() -> None:
     lost = msgspec.structs.replace(public.versions[0], compromised_epoch=7)
     public = msgspec.structs.replace(public, versions=(lost,))
     check_jwt_refused(token_of(key), public, SignedByCompromised, "is compromised")
+
+
+def test_the_error_says_since_when_and_before_it_all_else_is_held() -> None:
+    key = vault_key(Purpose.JWT, "ed25519")
+    lost = msgspec.structs.replace(
+        published(key, {1: State.COMPROMISED}).versions[0], compromised_epoch=7
+    )
+    public = msgspec.structs.replace(published(key), versions=(lost,))
+    token = token_of(key)
+    with pytest.raises(SignedByCompromised, match="compromised since epoch 7") as caught:
+        verify_jwt(token, public, audience="api", now_ms=NOW_MS)
+    assert (caught.value.version, caught.value.compromised_epoch) == (1, 7)
+    earlier = before_compromise(public, 1)
+    assert verify_jwt(token, earlier, audience="api", now_ms=NOW_MS).signer.version == 1
+    with pytest.raises(SignatureInvalid, match="not for 'other'"):
+        verify_jwt(token, earlier, audience="other", now_ms=NOW_MS)
+    assert before_compromise(public, 2) == public
 
 
 def test_a_key_verifies_its_own_purpose_only() -> None:
@@ -379,8 +397,9 @@ def test_an_entry_of_another_ledger_is_refused() -> None:
 def test_a_compromised_entry_is_located() -> None:
     key = vault_key(Purpose.LEDGER, "ed25519", "ed25519")
     public = published(key, {2: State.COMPROMISED})
-    with pytest.raises(SignedByCompromised, match=r"entry 2 \(sequence 2\): version 2"):
+    with pytest.raises(SignedByCompromised, match=r"entry 2 \(sequence 2\): version 2") as caught:
         verify_ledger(ledger_of(key, 1, 2), public)
+    assert caught.value.version == 2
 
 
 def test_a_stripped_ledger_signature_is_refused() -> None:

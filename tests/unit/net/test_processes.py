@@ -29,7 +29,7 @@ def anyio_backend() -> str:
 
 def child(folder: Path, role: str = "migrate", **options: object) -> Child:
     """A child of the real program: the one role that needs no other."""
-    config = options.pop("config", {"registry": "registry.db"})
+    config = options.pop("config", {"database": "registry.db", "node": "n"})
     assert isinstance(config, dict)
     within_s = options.pop("ready_within_s", WITHIN_S)
     assert isinstance(within_s, float)
@@ -116,7 +116,7 @@ async def test_no_secret_is_in_the_arguments_of_a_child(
     started = child(tmp_path)
     facts = await started.start()
     await started.wait()
-    assert facts["said"] == ["migrate", "--config-json", '{"registry": "registry.db"}']
+    assert facts["said"] == ["migrate", "--config-json", '{"database": "registry.db", "node": "n"}']
 
 
 async def test_a_child_gets_the_descriptors_it_is_to_keep_open_and_no_other(

@@ -9,6 +9,7 @@ import pytest
 
 from keystead import limits
 from keystead.errors import Conflict
+from keystead.frames.messages import Admin
 from keystead.keys.commands import MoveVersion, RevokeHandle
 from keystead.keys.framing.jwt import SignJwt
 from keystead.keys.framing.ledger import AppendLedger
@@ -194,18 +195,20 @@ async def test_an_open_reservation_elsewhere_is_waited_for_until_its_node_confir
     moved = following.moved
     monkeypatch.setattr(following, "moved", lambda _epoch: None)
     move = MoveVersion(name="web", move=Move.COMPROMISE, version=1, reason="stolen")
-    change = check_done(await pair.a.admin(move))
-    assert change.receipt is not None
-    epoch = change.receipt.epoch
+    change = pair.a.begin(Admin(pair.a.next_id(), pair.a.token, msgspec.msgpack.encode(move)))
+    await eventually(lambda: bool(pair.a.log("key.move")))
+    epoch = pair.a.log("key.move")[0].epoch
 
     def waited() -> int:
         rows = pair.a.store.reservations_open(None)
         return len(outstanding(rows, pair.seen(), epoch=epoch, key_ids={web.id}, own="a"))
 
     assert waited() == 1
+    assert not change.done()  # committed, and not told before b has heard
     monkeypatch.setattr(following, "moved", moved)
     moved(epoch)
     await eventually(lambda: waited() == 0)
+    check_done(await change)
     check_refused(await pair.b.ask(pair.b.use_of(handle)), "key_state")
 
 

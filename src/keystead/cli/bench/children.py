@@ -27,13 +27,27 @@ T = TypeVar("T")
 
 
 class Server:
-    """A process that serves until :meth:`stop`; its output goes to a file, or to a pipe."""
+    """A process that serves until :meth:`stop`; its output goes to a file, or to a pipe.
 
-    def __init__(self, command: Sequence[str], *, folder: Path, log: Path, pipe: bool) -> None:
+    ``user``: whom it runs as, where this process is root. ``ends_by``: the signal that ends it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        log: Path,
+        pipe: bool,
+        user: str | None = None,
+        ends_by: signal.Signals = signal.SIGTERM,
+    ) -> None:
+        self._ends_by = ends_by
         with log.open("ab") as errors:
             self._process = subprocess.Popen(  # noqa: S603  programs and arguments of our own
                 list(command),
                 cwd=folder,
+                user=user,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if pipe else errors,
                 stderr=errors,
@@ -72,8 +86,8 @@ class Server:
         return read
 
     def stop(self) -> None:
-        """SIGTERM to it, SIGKILL to its group if that does not end it."""
-        self._process.terminate()
+        """Its signal to it, SIGKILL to its group if that does not end it."""
+        self._process.send_signal(self._ends_by)
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:

@@ -76,7 +76,7 @@ class _Connection(asyncio.Protocol):
 
 def _request(job: Job) -> bytes:
     body = job.body.encode()
-    lines = [f"POST {job.path} HTTP/1.1", f"host: 127.0.0.1:{job.port}"]
+    lines = [f"POST {job.path} HTTP/1.1", f"host: 127.0.0.1:{job.ports[0]}"]
     lines += [f"{name}: {value}" for name, value in job.headers.items()]
     lines += [f"content-length: {len(body)}", "", ""]
     return "\r\n".join(lines).encode() + body
@@ -89,7 +89,7 @@ async def _run(job: Job, seconds: float) -> Part:
     connections: list[_Connection] = []
     for _ in range(job.connections):
         _, made = await loop.create_connection(
-            lambda: _Connection(request, started + seconds), "127.0.0.1", job.port
+            lambda: _Connection(request, started + seconds), "127.0.0.1", job.ports[0]
         )
         connections.append(made)
     await asyncio.wait([made.closed for made in connections], timeout=seconds + _DRAIN_S)

@@ -23,9 +23,12 @@ _US_PER_MS = 1000
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One request, sent again and again on each connection as soon as it was answered."""
+    """One request, sent again and again on each connection as soon as it was answered.
 
-    port: int
+    ``ports``: of 127.0.0.1; the connections are spread over them, so there are as many at least.
+    """
+
+    ports: tuple[int, ...]
     path: str
     headers: dict[str, str]
     body: str
@@ -89,6 +92,15 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+_SETUP = """
+local ports, turn = {{{ports}}}, 0
+function setup(thread)
+  thread.addr = wrk.lookup("127.0.0.1", ports[turn % #ports + 1])[1]
+  turn = turn + 1
+end
+"""
+"""Threads take the ports in turn."""
+
 _DONE = """
 done = function(summary, latency, requests)
   local errors = summary.errors
@@ -110,7 +122,7 @@ class _Summary(msgspec.Struct, frozen=True):
 
 
 class WrkLoad:
-    """wrk with one thread, which sends several times what one node answers."""
+    """wrk with a thread for each node, which sends several times what it answers."""
 
     name = "wrk"
 
@@ -122,14 +134,15 @@ class WrkLoad:
         """Send a job; the script, which holds a token, is readable by its owner only."""
         with open(self._script, "w", opener=_private, encoding="utf-8") as file:
             file.write(_script(job))
+        threads = min(len(job.ports), job.connections)
         command = [
             self._program,
-            "--threads=1",
+            f"--threads={threads}",
             f"--connections={job.connections}",
             f"--duration={seconds}s",
             f"--timeout={seconds + int(_SPARE_S)}s",
             f"--script={self._script}",
-            f"http://127.0.0.1:{job.port}",
+            f"http://127.0.0.1:{job.ports[0]}",
         ]
         before = _children_cpu_s()
         done: subprocess.CompletedProcess[str] | None = None
@@ -160,7 +173,8 @@ def _private(path: str, flags: int) -> int:
 def _script(job: Job) -> str:
     lines = ['wrk.method = "POST"', f"wrk.path = {_lua(job.path)}", f"wrk.body = {_lua(job.body)}"]
     lines += [f"wrk.headers[ {_lua(name)} ] = {_lua(value)}" for name, value in job.headers.items()]
-    return "\n".join(lines) + _DONE
+    ports = ", ".join(f'"{port}"' for port in job.ports)
+    return "\n".join(lines) + _SETUP.format(ports=ports) + _DONE
 
 
 def _lua(text: str) -> str:
@@ -175,10 +189,14 @@ class PythonLoad:
 
     def run(self, job: Job, seconds: int) -> Loaded:
         """Send a job, its connections spread over the processes."""
-        count = min(_GENERATORS_MAX, len(os.sched_getaffinity(0)), job.connections)
+        most = max(len(os.sched_getaffinity(0)), len(job.ports))
+        count = min(_GENERATORS_MAX, most, job.connections)
         shares = [(job.connections + index) // count for index in range(count)]
         before = _children_cpu_s()
-        children = [self._start(job, share, seconds) for share in shares]
+        children = [
+            self._start(job, job.ports[index % len(job.ports)], share, seconds)
+            for index, share in enumerate(shares)
+        ]
         try:
             parts = [_read(child, seconds) for child in children]
         finally:
@@ -195,7 +213,7 @@ class PythonLoad:
             cpu_s=_children_cpu_s() - before,
         )
 
-    def _start(self, job: Job, share: int, seconds: int) -> subprocess.Popen[bytes]:
+    def _start(self, job: Job, port: int, share: int, seconds: int) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(  # noqa: S603  this Python, with arguments of our own
             [sys.executable, "-P", "-m", "keystead.cli.bench.generator", str(seconds)],
             stdin=subprocess.PIPE,
@@ -203,7 +221,7 @@ class PythonLoad:
         )
         if child.stdin is None:
             raise StartupError("a load process has no input")
-        part = msgspec.structs.replace(job, connections=share)
+        part = msgspec.structs.replace(job, ports=(port,), connections=share)
         child.stdin.write(msgspec.json.encode(part))  # not an argument: others could read the token
         child.stdin.close()
         return child

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
-__all__ = ["Machine", "cpu_s", "describe", "file_system", "rss_bytes", "tree"]
+__all__ = ["Machine", "Spent", "Watch", "busy_s", "describe", "file_system", "rss_bytes", "tree"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _UTIME, _CUTIME = 11, 13  # of the fields behind the command in /proc/PID/stat (proc(5))
+_IDLE, _IOWAIT, _GUEST = 3, 4, 8  # of the fields of the line "cpu" in /proc/stat (proc(5))
 _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 
@@ -82,9 +83,36 @@ def tree(pid: int) -> Iterator[int]:
         return
 
 
-def cpu_s(pid: int) -> float:
-    """Seconds of CPU of a process and those below it, with the children that they waited for."""
-    return sum(map(_cpu_s, tree(pid)))
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds of CPU by role, and the one process that took the most: its role and seconds."""
+
+    by_role: dict[str, float]
+    busiest: str
+    busiest_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Of all."""
+        return sum(self.by_role.values())
+
+
+class Watch:
+    """What some processes spend from now on. ``roles``: asked again at the end for new ones."""
+
+    def __init__(self, roles: Callable[[], dict[int, str]]) -> None:
+        self._roles = roles
+        self._before = {pid: _cpu_s(pid) for pid in roles()}
+
+    def spent(self) -> Spent:
+        """By now. A process counts the children that it waited for as its own."""
+        by_role: dict[str, float] = {}
+        busiest, most = "", 0.0
+        for pid, role in self._roles().items():
+            used = max(0.0, _cpu_s(pid) - self._before.get(pid, 0.0))
+            by_role[role] = by_role.get(role, 0.0) + used
+            if used > most:
+                busiest, most = role, used
+        return Spent(by_role=by_role, busiest=busiest, busiest_s=most)
 
 
 def _cpu_s(pid: int) -> float:
@@ -94,6 +122,13 @@ def _cpu_s(pid: int) -> float:
         return 0.0
     fields = stat.rpartition(")")[2].split()
     return sum(map(int, fields[_UTIME : _CUTIME + 2])) / _TICKS
+
+
+def busy_s() -> float:
+    """Seconds of CPU that the machine has spent on anything, all cores together."""
+    line = Path("/proc/stat").read_text().partition("\n")[0]
+    ticks = [int(field) for field in line.split()[1 : 1 + _GUEST]]  # guests are in user time
+    return (sum(ticks) - ticks[_IDLE] - ticks[_IOWAIT]) / _TICKS
 
 
 def rss_bytes(pid: int) -> int:

@@ -17,6 +17,7 @@ import msgspec
 
 from keystead.cli.bench.children import Server
 from keystead.cli.bench.load import Job
+from keystead.cli.bench.machine import tree
 from keystead.cli.bench.work import BATCH, KEY, message
 from keystead.errors import StartupError
 
@@ -93,10 +94,9 @@ class OpenBao:
                 f"OpenBao did not start: {exc}", hint=_last_words(folder / "server.log")
             ) from exc
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._server.pid
+    def roles(self) -> dict[int, str]:
+        """Its processes."""
+        return dict.fromkeys(tree(self._server.pid), "openbao")
 
     def stop(self) -> None:
         """End it."""
@@ -133,7 +133,7 @@ class OpenBao:
 
     def _job(self, body: object, connections: int) -> Job:
         return Job(
-            port=self._port,
+            ports=(self._port,),
             path=f"/v1/transit/sign/{KEY}",
             headers={"x-vault-token": self._token, "content-type": "application/json"},
             body=msgspec.json.encode(body).decode(),

@@ -7,14 +7,16 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from keystead.cli.bench.report import BAO, BAO_AUDIT, Report, Row
+from keystead.cli.bench.report import BAO, BAO_AUDIT, POSTGRES, Report, Row
 
 __all__ = ["draw_plot", "has_matplotlib"]
 
 _INCHES = (13, 5.5)
 _DPI = 120
 _SERIES = (
-    ("single-", "Keystead, durable", "C0"),
+    ("single-", "Keystead on SQLite", "C0"),
+    (f"{POSTGRES}1-single-", "Keystead on PostgreSQL, one node", "C3"),
+    (f"{POSTGRES}2-single-", "Keystead on PostgreSQL, two nodes", "C4"),
     (f"{BAO_AUDIT}-single-", "OpenBao, file audit", "C1"),
     (f"{BAO}-single-", "OpenBao, no audit", "C2"),
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import RenderableType
 from rich.text import Text
 
-from keystead.cli.bench.report import Ratio, Report, Row
+from keystead.cli.bench.report import Ratio, Report, Row, Saturation
 from keystead.cli.bench.stats import Spread
 from keystead.cli.show import table
 
@@ -16,6 +16,9 @@ __all__ = ["draw"]
 _BUSY = 0.8
 """Share of a core above which a load generator may hold up what it measures."""
 
+_DISTURBED = 0.25
+"""Cores above which something else on the machine spoils the figures."""
+
 
 def draw(report: Report) -> Iterator[RenderableType]:
     """The whole report."""
@@ -23,7 +26,8 @@ def draw(report: Report) -> Iterator[RenderableType]:
     yield Text(
         f"Keystead {report.version} on {machine.cpus} CPUs ({machine.model}), Linux"
         f" {machine.kernel}, Python {machine.python}, cryptography {machine.cryptography};"
-        f" {report.openbao or 'no OpenBao'}; load by {report.load}; data on {machine.file_system}",
+        f" {report.openbao or 'no OpenBao'}; {report.postgres or 'no PostgreSQL'};"
+        f" load by {report.load}; data on {machine.file_system}",
         style="bold",
     )
     yield Text(
@@ -34,8 +38,12 @@ def draw(report: Report) -> Iterator[RenderableType]:
         yield Text(line, style="yellow")
     yield Text("")
     columns = ["signatures a second", "median", "interval", "p50 ms", "p99 ms"]
-    columns += ["server CPU us", "load CPU", "refused"]
+    columns += ["server CPU us", "of which", "busiest process", "load CPU", "refused"]
     yield table(columns, map(_row, report.rows))
+    yield Text("")
+    columns = ["where it saturates", "connections", "signatures a second"]
+    columns += ["busiest process", "cores, with the load", "others took"]
+    yield table(columns, (_saturation(each, machine.cpus) for each in report.saturations))
     yield Text("")
     columns = ["ratio within a round", "median", "interval", "target", ""]
     yield table(columns, map(_ratio, report.ratios))
@@ -47,6 +55,12 @@ def _warnings(report: Report) -> Iterator[str]:
     yield from report.missing
     if report.machine.in_memory:
         yield "The data folder is in memory: nothing was durable. Name another with --folder."
+    others = max((row.others for row in report.rows), default=0.0)
+    if others > _DISTURBED:
+        yield (
+            f"Other processes took up to {others:.2f} cores beside what was measured: the rates say"
+            " little, the ratios less than they could, and no server came to its own limit."
+        )
     for row in report.rows:
         if row.load_share > _BUSY:
             yield (
@@ -68,8 +82,27 @@ def _row(row: Row) -> tuple[object, ...]:
         None if row.p50_ms is None else f"{row.p50_ms:.1f}",
         None if row.p99_ms is None else f"{row.p99_ms:.1f}",
         f"{row.cpu_us:.0f}",
+        _parts(row),
+        f"{row.busiest} {row.busiest_share:.0%}" if row.busiest else None,
         f"{row.load_share:.0%}" if row.load_share else None,
         row.refused or None,
+    )
+
+
+def _parts(row: Row) -> str | None:
+    """CPU of the parts that took any, in microseconds a signature."""
+    parts = sorted(row.parts.items(), key=lambda part: -part[1])
+    return ", ".join(f"{role} {used:.0f}" for role, used in parts if used >= 1) or None
+
+
+def _saturation(found: Saturation, cpus: int) -> tuple[object, ...]:
+    return (
+        found.title,
+        found.connections,
+        f"{found.rate:,.0f}",
+        f"{found.busiest} {found.busiest_share:.0%}",
+        f"{found.cores:.2f} of {cpus}",
+        f"{found.others:.2f}",
     )
 
 

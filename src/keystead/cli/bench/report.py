@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from statistics import median
 from typing import Literal
 
 import msgspec
@@ -17,10 +19,12 @@ __all__ = [
     "Report",
     "Row",
     "Sample",
+    "Saturation",
     "Start",
     "Target",
     "ratios_of",
     "rows_of",
+    "saturations_of",
     "start_ratio",
 ]
 
@@ -28,6 +32,9 @@ BAO_AUDIT, BAO = "openbao-audit", "openbao"
 """What the ids of OpenBao's subjects begin with, with its file audit and without."""
 UNPUBLISHED = "unpublished"
 """What the ids of a node's subjects begin with that has neither checkpoints nor tiles."""
+
+POSTGRES = "postgres"
+"""What the ids of nodes' subjects on PostgreSQL begin with, behind it how many nodes there are."""
 
 Verdict = Literal["met", "missed", "not measured", "no target"]
 
@@ -37,7 +44,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
     ``rate``: signatures a second. ``cpu_us``: CPU of the server's processes a signature.
     ``load_share``: CPU of the load generator, as a share of one core; 0 where there is none.
-    ``refused``: answers that were not 2xx; they are not in the rate.
+    ``refused``: answers that were not 2xx; they are not in the rate. ``parts``: ``cpu_us`` by what
+    the processes are there for. ``busiest``: of the one that took the most, ``busiest_share`` of a
+    core. ``cores``: of all and of the load; ``others``: of whatever else ran on the machine.
     """
 
     round: int
@@ -48,6 +57,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     cpu_us: float
     load_share: float = 0.0
     refused: int = 0
+    parts: dict[str, float] = {}
+    busiest: str = ""
+    busiest_share: float = 0.0
+    cores: float = 0.0
+    others: float = 0.0
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +84,26 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     cpu_us: float
     load_share: float
     refused: int
+    parts: dict[str, float]
+    busiest: str
+    busiest_share: float
+    cores: float
+    others: float
+
+
+class Saturation(msgspec.Struct, frozen=True, kw_only=True):
+    """Where more connections bring no more: the fewest that reach :data:`_NEARLY` of the most.
+
+    The other members are of that row.
+    """
+
+    title: str
+    connections: int
+    rate: float
+    busiest: str
+    busiest_share: float
+    cores: float
+    others: float
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -99,10 +133,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: int
     load: str
     openbao: str | None
+    postgres: str | None
     machine: Machine
     missing: tuple[str, ...]
     rows: tuple[Row, ...]
     ratios: tuple[Ratio, ...]
+    saturations: tuple[Saturation, ...]
     opening: Opening | None
     bytes_a_key: float | None
     samples: tuple[Sample, ...]
@@ -112,6 +148,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def ok(self) -> bool:
         """Whether no target was missed."""
         return all(ratio.verdict != "missed" for ratio in self.ratios)
+
+
+def _on_postgres() -> Iterator[Target]:
+    """One node there beside one on SQLite, and two beside one; for people to see."""
+    loads = {f"single-{count}": f"one a request, {count} connections" for count in (16, 64, 256)}
+    for load, words in (loads | {"batch": "batches of 100"}).items():
+        one, two = f"{POSTGRES}1-{load}", f"{POSTGRES}2-{load}"
+        yield Target(f"one node on PostgreSQL / on SQLite, {words}", one, load, None)
+        yield Target(f"two nodes on PostgreSQL / one, {words}", two, one, None)
 
 
 TARGETS: tuple[Target, ...] = (
@@ -141,9 +186,11 @@ TARGETS: tuple[Target, ...] = (
         0.9,
     ),
     Target("batches of 100 / without the published log", "batch", f"{UNPUBLISHED}-batch", None),
+    *_on_postgres(),
 )
 """What issue and documentation promise; a ratio without a bound is for people to see."""
 
+_NEARLY = 0.95
 _START_TITLE = "start with {many} keys / start with {few}"
 _START_MOST = 1.5
 
@@ -209,6 +256,31 @@ def rows_of(samples: Iterable[Sample], titles: dict[str, str]) -> tuple[Row, ...
     )
 
 
+def saturations_of(rows: Iterable[Row]) -> tuple[Saturation, ...]:
+    """Of each server whose single requests were measured at more than one number of connections."""
+    series: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        server, single, count = row.subject.rpartition("single-")
+        if single:
+            series.setdefault(server, {})[int(count)] = row
+    return tuple(_saturation(found) for found in series.values() if len(found) > 1)
+
+
+def _saturation(found: dict[int, Row]) -> Saturation:
+    most = max(row.rate.median for row in found.values())
+    count = min(count for count, row in found.items() if row.rate.median >= _NEARLY * most)
+    row = found[count]
+    return Saturation(
+        title=row.title.rpartition(", one a request")[0],
+        connections=count,
+        rate=row.rate.median,
+        busiest=row.busiest,
+        busiest_share=row.busiest_share,
+        cores=row.cores,
+        others=row.others,
+    )
+
+
 def _row(subject: str, title: str, samples: list[Sample]) -> Row:
     p50 = [each.p50_ms for each in samples if each.p50_ms is not None]
     p99 = [each.p99_ms for each in samples if each.p99_ms is not None]
@@ -221,4 +293,12 @@ def _row(subject: str, title: str, samples: list[Sample]) -> Row:
         cpu_us=spread([each.cpu_us for each in samples]).median,
         load_share=max(each.load_share for each in samples),
         refused=sum(each.refused for each in samples),
+        parts={
+            role: median(each.parts.get(role, 0.0) for each in samples)
+            for role in sorted({role for each in samples for role in each.parts})
+        },
+        busiest=Counter(each.busiest for each in samples).most_common(1)[0][0],
+        busiest_share=median(each.busiest_share for each in samples),
+        cores=median(each.cores for each in samples),
+        others=median(each.others for each in samples),
     )

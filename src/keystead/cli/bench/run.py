@@ -11,10 +11,11 @@ from typing import Literal, NamedTuple
 
 from keystead import __version__
 from keystead.cli.bench.children import cleaned_up, run_helper
-from keystead.cli.bench.load import choose
+from keystead.cli.bench.load import Load, choose
 from keystead.cli.bench.machine import describe
-from keystead.cli.bench.node import Node
+from keystead.cli.bench.node import Node, Nodes
 from keystead.cli.bench.openbao import OpenBao, find_openbao, openbao_version
+from keystead.cli.bench.postgres import Database, find_postgres, postgres_version
 from keystead.cli.bench.registry import Opening
 from keystead.cli.bench.report import (
     Report,
@@ -22,12 +23,14 @@ from keystead.cli.bench.report import (
     Start,
     ratios_of,
     rows_of,
+    saturations_of,
     start_ratio,
 )
 from keystead.cli.bench.subjects import (
     Subject,
     bao_subjects,
     own_subjects,
+    postgres_subjects,
     unpublished_subjects,
 )
 from keystead.errors import StartupError
@@ -53,6 +56,8 @@ class Plan(NamedTuple):
     load: Literal["auto", "wrk", "python"]
     with_openbao: bool
     openbao: Path | None
+    with_postgres: bool = True
+    database: str | None = None
 
 
 def order_of(subjects: list[Subject], seed: int, number: int) -> list[Subject]:
@@ -86,17 +91,21 @@ def run_bench(plan: Plan, say: Say) -> Report:
             each.prepare()
         subjects = own_subjects(node, load, folder, plan.connections)
         subjects += unpublished_subjects(bare, load, plan.connections)
+        server = _postgres(plan, stack, missing, say)
+        if server is not None:
+            subjects += _on_postgres(server, stack, folder, load, plan.connections)
         program = _openbao(plan, missing)
         if program is not None:
             for audit in (True, False):
                 say(f"starting OpenBao {'with' if audit else 'without'} its file audit")
-                server = stack.enter_context(_started(program, folder, audit=audit))
-                subjects += bao_subjects(server, load, plan.connections, audit=audit)
+                bao = stack.enter_context(_started(program, folder, audit=audit))
+                subjects += bao_subjects(bao, load, plan.connections, audit=audit)
         samples = list(_rounds(plan, subjects, say))
         version = openbao_version(program) if program is not None else None
         loader = load.name
     opening, starts = _starts(plan, say)
     timed = start_ratio(starts)
+    rows = rows_of(samples, {subject.id: subject.title for subject in subjects})
     return Report(
         version=__version__,
         seed=plan.seed,
@@ -104,15 +113,63 @@ def run_bench(plan: Plan, say: Say) -> Report:
         seconds=plan.seconds,
         load=loader,
         openbao=version,
+        postgres=None if server is None else server.version,
         machine=machine,
         missing=tuple(missing),
-        rows=rows_of(samples, {subject.id: subject.title for subject in subjects}),
+        rows=rows,
         ratios=ratios_of(samples) + ((timed[0],) if timed is not None else ()),
+        saturations=saturations_of(rows),
         opening=opening,
         bytes_a_key=None if timed is None else timed[1],
         samples=tuple(samples),
         starts=tuple(starts),
     )
+
+
+class _Shared(NamedTuple):
+    """A database server that nodes share: what it calls itself, where, and its processes here."""
+
+    version: str
+    url: str
+    roles: Callable[[], dict[int, str]]
+
+
+def _postgres(plan: Plan, stack: ExitStack, missing: list[str], say: Say) -> _Shared | None:
+    """The server that was named, or one of the run's own, if Debian's programs are there."""
+    if not plan.with_postgres:
+        return None
+    if plan.database is not None:
+        missing.append("the CPU of the PostgreSQL server that was named is not in the figures")
+        return _Shared("the PostgreSQL server named", plan.database, dict)
+    programs = find_postgres()
+    if programs is None:
+        missing.append("PostgreSQL is not there (apt-get install postgresql): left out")
+        return None
+    say("starting PostgreSQL")
+    server = Database(programs, plan.folder)
+    stack.callback(server.stop)
+    return _Shared(postgres_version(programs), server.url, server.roles)
+
+
+def _on_postgres(
+    server: _Shared, stack: ExitStack, folder: Path, load: Load, connections: list[int]
+) -> list[Subject]:
+    """Two nodes on it; the second is idle while the first is measured alone."""
+    first = stack.enter_context(
+        _running(lambda: Node(folder / "a", database=server.url, name="bench-a"))
+    )
+    second = stack.enter_context(
+        _running(lambda: Node(folder / "b", database=server.url, name="bench-b", seal=first.seal))
+    )
+    first.prepare()
+    both = (first, second)
+    return [
+        subject
+        for count in (1, 2)
+        for subject in postgres_subjects(
+            Nodes(both[:count], server.roles), load, connections, nodes=count
+        )
+    ]
 
 
 def _openbao(plan: Plan, missing: list[str]) -> str | None:

@@ -12,8 +12,8 @@ import msgspec
 from keystead.cli.bench.alone import measure_alone
 from keystead.cli.bench.children import run_helper
 from keystead.cli.bench.load import Job, Load
-from keystead.cli.bench.machine import cpu_s
-from keystead.cli.bench.report import BAO, BAO_AUDIT, UNPUBLISHED, Sample
+from keystead.cli.bench.machine import Watch, busy_s
+from keystead.cli.bench.report import BAO, BAO_AUDIT, POSTGRES, UNPUBLISHED, Sample
 from keystead.cli.bench.work import BATCH
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Subject",
     "bao_subjects",
     "own_subjects",
+    "postgres_subjects",
     "unpublished_subjects",
 ]
 
@@ -35,9 +36,8 @@ _SPARE_S = 60.0
 class Serving(Protocol):
     """A server with one key."""
 
-    @property
-    def pid(self) -> int:
-        """The process whose tree is the server."""
+    def roles(self) -> dict[int, str]:
+        """The processes that are the server, with what each is there for."""
         ...
 
     def single(self, connections: int) -> Job:
@@ -72,7 +72,7 @@ def own_subjects(node: Serving, load: Load, folder: Path, connections: list[int]
     return [
         Subject("alone", "cryptography alone, one core", _alone, warm=True),
         Subject("pipeline", "the vault's pipeline in process", _pipeline(folder), warm=True),
-        *_served("", "Keystead", node, load, connections),
+        *_served("", "Keystead on SQLite", node, load, connections),
     ]
 
 
@@ -80,6 +80,15 @@ def unpublished_subjects(server: Serving, load: Load, connections: list[int]) ->
     """A node that publishes no log: what checkpoints and tiles cost the other one."""
     compared = [count for count in connections if count == _COMPARED_CONNECTIONS]
     return _served(f"{UNPUBLISHED}-", "Keystead without the published log", server, load, compared)
+
+
+def postgres_subjects(
+    server: Serving, load: Load, connections: list[int], *, nodes: int
+) -> list[Subject]:
+    """Nodes on PostgreSQL, over HTTP; what has fewer connections than nodes is left out."""
+    name = f"Keystead on PostgreSQL, {'one node' if nodes == 1 else 'two nodes'}"
+    enough = [count for count in connections if count >= nodes]
+    return _served(f"{POSTGRES}{nodes}-", name, server, load, enough)
 
 
 def bao_subjects(
@@ -139,17 +148,23 @@ def _loaded(
     subject: str, server: Serving, job: Job, load: Load, items: int
 ) -> Callable[[int, int], Sample]:
     def measure(number: int, seconds: int) -> Sample:
-        before = cpu_s(server.pid)
+        watch, busy_before_s = Watch(server.roles), busy_s()
         made = load.run(job, seconds)
-        used = cpu_s(server.pid) - before
-        done = made.answered * items
+        spent, all_s = watch.spent(), busy_s() - busy_before_s
+        ours_s = spent.total_s + made.cpu_s
+        done = max(1, made.answered * items)
         return Sample(
             round=number,
             subject=subject,
-            rate=done / made.seconds,
+            rate=made.answered * items / made.seconds,
             p50_ms=made.p50_ms,
             p99_ms=made.p99_ms,
-            cpu_us=used / max(1, done) * 1e6,
+            cpu_us=spent.total_s / done * 1e6,
+            parts={role: used / done * 1e6 for role, used in sorted(spent.by_role.items())},
+            busiest=spent.busiest,
+            busiest_share=spent.busiest_s / made.seconds,
+            cores=ours_s / made.seconds,
+            others=max(0.0, all_s - ours_s) / made.seconds,
             load_share=made.cpu_s / made.seconds,
             refused=made.refused,
         )

@@ -8,6 +8,7 @@ import msgspec
 
 from keystead.differences import Difference
 from keystead.encoding import DECODE_ERRORS
+from keystead.keys.emergency import Emergency
 from keystead.keys.model import Key, Version
 from keystead.keys.rollout.differ import (
     algorithm_differences,
@@ -36,6 +37,8 @@ def differences_of(kind: str, before: bytes, after: bytes) -> tuple[Difference, 
                 return _rotations(_read(before, Rotation), _read(after, Rotation))
             case "tenant":
                 return budget_differences(_read(before, Tenant).rate, _read(after, Tenant).rate)
+            case "emergency":
+                return _emergencies(_read(before, Emergency), _read(after, Emergency))
             case _:
                 return ()
     except DECODE_ERRORS:
@@ -44,6 +47,20 @@ def differences_of(kind: str, before: bytes, after: bytes) -> tuple[Difference, 
 
 def _read(document: bytes, kind: type[_T]) -> _T:
     return msgspec.msgpack.decode(document, type=kind)
+
+
+def _emergencies(before: Emergency, after: Emergency) -> tuple[Difference, ...]:
+    if before.stopped == after.stopped:
+        return ()
+    return (
+        Difference(
+            path="stopped",
+            before=str(before.stopped).lower(),
+            after=str(after.stopped).lower(),
+            direction="stronger" if after.stopped else "weaker",
+            reason="nothing is used" if after.stopped else "what was stopped is used again",
+        ),
+    )
 
 
 def _keys(before: Key, after: Key) -> tuple[Difference, ...]:

@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from keystead.keys.verify.base import PublicKey, Verified
+from keystead.keys.verify.base import PublicKey, Verified, before_compromise
 from keystead.keys.verify.firmware import VerifiedFirmware, verify_firmware
 from keystead.keys.verify.jwt import VerifiedJwt, verify_jwt
 from keystead.keys.verify.ledger import SignedEntry, VerifiedLedger, verify_ledger
@@ -21,6 +21,7 @@ __all__ = [
     "VerifiedJwt",
     "VerifiedLedger",
     "VerifiedTls",
+    "before_compromise",
     "verify_firmware",
     "verify_jwt",
     "verify_ledger",

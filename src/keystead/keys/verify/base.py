@@ -32,6 +32,7 @@ __all__ = [
     "Hex256",
     "PublicKey",
     "Verified",
+    "before_compromise",
     "check_named",
     "check_purpose",
     "check_signatures",
@@ -196,9 +197,13 @@ def check_state(key: PublicKey, version: VersionInfo, components: tuple[str, ...
             if it was not compromised before (SP 800-57 Part 1 Rev. 5, sections 7.5 and 7.6).
     """
     if version.state == State.COMPROMISED or version.compromised_epoch:
+        since = f" since epoch {version.compromised_epoch}" * bool(version.compromised_epoch)
         raise SignedByCompromised(
-            f"version {version.number} of {key.name} is compromised: anyone may have signed this",
+            f"version {version.number} of {key.name} is compromised{since}: anyone may have signed"
+            " this",
             hint="Trust it only if a record of the log shows that it was signed before the loss",
+            version=version.number,
+            compromised_epoch=version.compromised_epoch,
         )
     if version.state not in _COUNTS:
         raise SignatureInvalid(
@@ -212,6 +217,23 @@ def check_state(key: PublicKey, version: VersionInfo, components: tuple[str, ...
         algorithm=version.algorithm,
         state=version.state,
         components=components,
+    )
+
+
+def before_compromise(key: PublicKey, number: int) -> PublicKey:
+    """The public part as it was before a version was compromised, to see whether all else holds.
+
+    What verifies under it is worth nothing by itself: only a record of the log, from before the
+    compromise, says that the version made it while it was the vault's alone.
+    """
+    return msgspec.structs.replace(
+        key,
+        versions=tuple(
+            msgspec.structs.replace(v, state=str(State.DEACTIVATED), compromised_epoch=0)
+            if v.number == number
+            else v
+            for v in key.versions
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from keystead.errors import MalformedRequest, SignatureInvalid
+from keystead.errors import MalformedRequest, SignatureInvalid, SignedByCompromised
 from keystead.keys.framing.ledger import GENESIS, entry_hash
 from keystead.keys.purposes import Purpose
 from keystead.keys.verify.base import (
@@ -138,4 +138,7 @@ def _in_all(signer: Verified, before: Verified | None) -> Verified:
 def _located(
     exc: SignatureInvalid | MalformedRequest, place: int, sequence: int
 ) -> SignatureInvalid | MalformedRequest:
-    return type(exc)(f"entry {place} (sequence {sequence}): {exc.message}", hint=exc.hint)
+    located = type(exc)(f"entry {place} (sequence {sequence}): {exc.message}", hint=exc.hint)
+    if isinstance(exc, SignedByCompromised) and isinstance(located, SignedByCompromised):
+        located.version, located.compromised_epoch = exc.version, exc.compromised_epoch
+    return located

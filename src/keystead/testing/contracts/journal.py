@@ -387,6 +387,17 @@ class JournalContract:
             tx.put_handle(HandleRow("h1", "k2", "shop", "bob", 6, b"mac"))
         self._check(_WRITTEN, "after the refusals")
 
+    def test_handles_are_listed_by_their_key(self) -> None:
+        """In the order of their ids, a page at a time."""
+        rows = [HandleRow(f"h{at}", f"k{at % 2}", "shop", "ann", at, b"mac") for at in range(7)]
+        with self.bench.journal.transaction() as tx:
+            for row in reversed(rows):
+                tx.put_handle(row)
+        read = self.bench.registry.handles_of
+        check_equal(read("k0", "", 9), rows[0::2], "all of a key")
+        check_equal(read("k0", "h2", 1), [rows[4]], "a page")
+        check_equal([read("k1", "h5", 9), read("k9", "", 9)], [[], []], "nothing")
+
     # --- the log -----------------------------------------------------------------------------
 
     def test_sequences_are_taken_once(self) -> None:

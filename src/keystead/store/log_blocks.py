@@ -7,29 +7,22 @@ the log, whatever the clock did.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from keystead.ports import RecordRow
 from keystead.store.log_layout import BLOCK_ROWS
 
-__all__ = ["narrowed", "note_blocks"]
+__all__ = ["block_times", "narrowed"]
 
 
-def note_blocks(connection: sqlite3.Connection, rows: Iterable[RecordRow]) -> None:
-    """Widen the blocks of new records by their times, in the commit that appends them."""
+def block_times(rows: Iterable[RecordRow]) -> list[tuple[int, int, int]]:
+    """Of each block that records lie in: its number, their earliest and their latest time."""
     times: dict[int, tuple[int, int]] = {}
     for row in rows:
         first, last = times.get(row.seq // BLOCK_ROWS, (row.time_ms, row.time_ms))
         times[row.seq // BLOCK_ROWS] = min(first, row.time_ms), max(last, row.time_ms)
-    for block, (first, last) in times.items():
-        connection.execute(
-            "INSERT INTO log_blocks (block, first_ms, last_ms) VALUES (?,?,?)"
-            " ON CONFLICT (block) DO UPDATE SET first_ms = min(first_ms, excluded.first_ms),"
-            " last_ms = max(last_ms, excluded.last_ms)",
-            (block, first, last),
-        )
+    return [(block, first, last) for block, (first, last) in times.items()]
 
 
 def narrowed(

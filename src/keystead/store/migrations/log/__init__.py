@@ -1,0 +1,1 @@
+"""Revisions of one node's log on PostgreSQL, in order."""

@@ -1,0 +1,1 @@
+"""Revisions of what all nodes share on PostgreSQL, in order."""
