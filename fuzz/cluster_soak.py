@@ -9,7 +9,6 @@ status 1 if anything was found, or if a kind of fault did not strike as often as
 from __future__ import annotations
 
 import argparse
-import shutil
 import signal
 import sys
 import tempfile
@@ -52,15 +51,20 @@ def main() -> int:
 
 
 def _trial(where: str | None, seed: int, until_s: float) -> Report:
-    folder = Path(tempfile.mkdtemp(prefix="cluster", dir=where))
     decks = 0
-    with Trial(folder, seed) as trial:
 
-        def goes_on() -> bool:
-            nonlocal decks
-            decks += 1
-            return decks < _DECKS_A_SEED and time.monotonic() < until_s
+    def goes_on() -> bool:
+        nonlocal decks
+        decks += 1
+        return decks < _DECKS_A_SEED and time.monotonic() < until_s
 
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    with (
+        tempfile.TemporaryDirectory(prefix="cluster", dir=where) as folder,
+        Trial(Path(folder), seed, say=say) as trial,
+    ):
         dealt = trial.rounds(goes_on)
         report = trial.judge()
         report.findings += floors_missed(report, dealt) + work_missed(report)
@@ -68,7 +72,6 @@ def _trial(where: str | None, seed: int, until_s: float) -> Report:
             kept = Path(tempfile.mkdtemp(prefix=f"found-{seed}-", dir=where))
             trial.leave_for_a_look(kept)
             print(f"kept for a look: {kept}", flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
     return report
 
 

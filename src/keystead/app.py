@@ -21,7 +21,7 @@ import uvloop
 from keystead.custody.root import RootKey
 from keystead.custody.seal_file import FileSeal
 from keystead.custody.software import SoftwareCustody
-from keystead.errors import KeysteadError, StartupError
+from keystead.errors import KeysteadError, LogUnavailable, StartupError
 from keystead.front.serve import FrontConfig
 from keystead.net.files import write_private
 from keystead.net.logs import configure_logs
@@ -116,16 +116,20 @@ def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRand
             seal.create(random)
         root, sealed = RootKey.create(seal, deployment, random)
         secrets = _secrets(root)
-        initialise(
-            journal,
-            secrets,
-            deployment=deployment,
-            sealed_root=sealed,
-            node=config.node,
-            clock=clock,
-            random=random,
-            hand_over=partial(write_private, Path(config.token_file)),
-        )
+        try:
+            initialise(
+                journal,
+                secrets,
+                deployment=deployment,
+                sealed_root=sealed,
+                node=config.node,
+                clock=clock,
+                random=random,
+                hand_over=partial(write_private, Path(config.token_file)),
+            )
+        except LogUnavailable:
+            _check_first(registry.meta(DEPLOYMENT), deployment, config)
+            raise
     else:
         deployment = stored.decode()
         root = RootKey.unseal(seal, sealed, deployment, random)
@@ -141,6 +145,22 @@ def _open_deployment(config: VaultConfig, clock: SystemClock, random: SystemRand
             journal, epoch=snapshot.epoch, node=config.node, clock=clock, random=random
         )
     return _Opened(store, root, secrets, deployment, snapshot, gap, forgotten, began)
+
+
+def _check_first(found: bytes | None, deployment: str, config: VaultConfig) -> None:
+    """Whether another node made the deployment at the same moment.
+
+    Raises:
+        StartupError: it did; what this one made for its own opens nothing.
+    """
+    if found is None or found.decode() == deployment:
+        return
+    Path(config.token_file).unlink(missing_ok=True)
+    raise StartupError(
+        "another node has made its deployment in this database at the same moment",
+        hint=f"Put that node's seal in the place of {config.seal_file}, which opens nothing, and"
+        " start this one again",
+    )
 
 
 def _secrets(root: RootKey) -> VaultSecrets:

@@ -360,6 +360,18 @@ def _public_call(choices: Choices, world: World) -> _Call:
     return call._replace(method=choices.pick(("GET", "HEAD")), headers=headers)
 
 
+STOPPING = ("/v1/revocations", "/v1/emergency/stop")
+STOPS = ("revoke", "emergency.stop")
+"""Paths, and commands: what could stop the keys of the world, so that all else would be refused."""
+
+
+def confined(body: dict[str, object]) -> dict[str, object]:
+    """What makes a stop one of nobody's keys, unless it names one that it may stop."""
+    if body.get("key") is None and not isinstance(body.get("tenant"), str):
+        return {"tenant": "nobody"}
+    return {}
+
+
 def _admin_call(choices: Choices, world: World) -> _Call:
     name = choices.pick(world.admin_hints["name"])
     if choices.rarely(2):
@@ -367,6 +379,8 @@ def _admin_call(choices: Choices, world: World) -> _Call:
         body = shaped(choices, BODIES[path], world.admin_hints)
         if isinstance(body, dict):
             body.pop("do", None)
+            if path in STOPPING:
+                body |= confined(body)
         return _post(choices, _PLACE.sub(str(name), path), world.operator, as_json(body))
     path = choices.pick(
         (
@@ -429,7 +443,10 @@ def _request(choices: Choices, number: int, world: World) -> Request:
         case 1:
             return Status(number) if choices.rarely(2) else Tend(number, (_fit(choices),))
         case 2 | 3:
-            command = as_msgpack(shaped(choices, Command, world.admin_hints))
+            asked = shaped(choices, Command, world.admin_hints)
+            if isinstance(asked, dict) and asked.get("do") in STOPS:
+                asked |= confined(asked)
+            command = as_msgpack(asked)
             token = world.operator if not choices.rarely(8) else _fit(choices)
             return Admin(number, token, command if not choices.rarely(8) else choices.blob())
         case _:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fuzz.served import World, furnish
+from fuzz.served import STOPPING, World, confined, furnish
 from integration.node import Node
 from keystead.front.openapi import document
 
@@ -35,6 +35,12 @@ def authorised(case: Any, node: Node, world: World) -> str:  # noqa: ANN401  sch
     purpose = case.path.split("/")[2] if case.path.count("/") == 3 else ""
     if isinstance(case.body, dict) and isinstance(case.body.get("context"), str):
         case.body["context"] = "web"
+    if (
+        case.path in STOPPING
+        and isinstance(case.body, dict)
+        and case.body.get("tenant", "") is None
+    ):
+        case.body |= confined(case.body)
     if (
         case.path_parameters
         and case.path_parameters.get("name")

@@ -53,7 +53,8 @@ def history(
     kind: Annotated[
         str | None,
         typer.Option(
-            metavar="KIND", help="Only of a key, rotation, tenant, revocation or credential."
+            metavar="KIND",
+            help="Only of a key, rotation, tenant, revocation, emergency or credential.",
         ),
     ] = None,
     at_seq: Annotated[

@@ -17,8 +17,16 @@ import psycopg
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
-from keystead.errors import CommitContended, Conflict, KeysteadError, LogUnavailable, StartupError
+from keystead.errors import (
+    CommitContended,
+    Conflict,
+    KeysteadError,
+    LogUnavailable,
+    StartupError,
+    StateRolledBack,
+)
 from keystead.ports import Fence, Transaction
+from keystead.store import statements as sql
 from keystead.store.postgres import (
     COMMIT_S,
     IDLE_IN_TRANSACTION_S,
@@ -66,6 +74,8 @@ class PostgresJournal:
         self._schema = log_schema(target.node)
         self._now_s = now_s
         self._counted: set[str] = set()
+        self._last_seq = -1
+        self._anew = False
         self._failed_s = -math.inf
         self._session: Session | None = None
         self._warned = ""
@@ -108,6 +118,7 @@ class PostgresJournal:
             yield tx
             tx.finish()
             self._check_replicated()
+            self._last_seq = max(self._last_seq, tx.appended_to)
         except psycopg.Error as exc:
             self._abandon()
             raise _error(exc) from exc
@@ -142,10 +153,29 @@ class PostgresJournal:
         first = [Call(b"BEGIN"), Call(_TAKE_FENCE[fence])]
         if looks:
             first.append(Call(FACTS.encode()))
+        if self._anew:
+            first.append(Call(sql.LAST_SEQUENCE.encode()))
         results = self._send([*first, *calls])
+        if self._anew:
+            self._check_kept(int(results[len(first) - 1].rows[0][0]))
         if looks:
-            self._look(ServerFacts(*results[len(first) - 1].rows[0]))
+            self._look(ServerFacts(*results[2].rows[0]))
         return results[len(first) :]
+
+    def _check_kept(self, last_seq: int) -> None:
+        """A server that was reached anew may be another one, which never had the last records.
+
+        Raises:
+            StateRolledBack: it lacks what was answered already.
+        """
+        if last_seq < self._last_seq:
+            raise StateRolledBack(
+                f"the database's log of {self._target.node} ends at record {last_seq}, and record"
+                f" {self._last_seq} was made durable in it: an older copy took its place",
+                hint="It may be a standby that was behind. Stop the nodes, and restore the"
+                " database that was there",
+            )
+        self._anew = False
 
     def _look(self, facts: ServerFacts) -> None:
         try:
@@ -228,6 +258,7 @@ class PostgresJournal:
             raise unavailable(psycopg.OperationalError("there is no connection to the database"))
         try:
             self._session = self._connect(_LATER_LOCK_S)
+            self._anew = True
         except StartupError as exc:
             self._failed_s = self._now_s()
             raise LogUnavailable(exc.message, hint=exc.hint, retry_after_s=1.0) from exc

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import msgspec
 
@@ -76,6 +77,8 @@ _LOCK_NAMES = bound(
     "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest(?::text[]) AS name"
 )
 """A row that is not there yet cannot be locked: its name is, in the order of the array."""
+_NAME_LOCKS = 256
+"""Names share so many locks: the server's table of them is bounded, and links are free to make."""
 _FORGET = (
     "UPDATE records SET body = NULL, salt = NULL, handle_id = '', principal = '', request_id = ''"
     " WHERE seq IN (SELECT r.seq FROM unnest(?::bigint[], ?::bigint[]) AS wanted(low, high)"
@@ -121,6 +124,7 @@ class PostgresTransaction(SqlTransaction):
         self._spent: dict[str, int] = {}
         self._counters: dict[tuple[str, str], bytes | None] = {}
         self.begun = False
+        self.appended_to = -1
 
     def finish(self) -> None:
         """Commit what was done, if anything was.
@@ -223,7 +227,11 @@ class PostgresTransaction(SqlTransaction):
         """Whoever holds a name's lock makes its row; who comes second finds it."""
         names = [f"keystead spent {link}" for link in links]
         names += [f"keystead counter {key_id} {name}" for key_id, name in counters]
-        _, *found = self._flush(Call(_LOCK_NAMES, (names,)), *self._locking(links, counters))
+        locks = sorted({crc32(name.encode()) % _NAME_LOCKS for name in names})
+        _, *found = self._flush(
+            Call(_LOCK_NAMES, ([f"keystead name {n}" for n in locks],)),
+            *self._locking(links, counters),
+        )
         self._take_locked(found, links, counters)
         self._spent |= dict.fromkeys(set(links) - self._spent.keys(), 0)
         self._counters |= dict.fromkeys(set(counters) - self._counters.keys())
@@ -266,7 +274,9 @@ class PostgresTransaction(SqlTransaction):
         """Drop outcomes that have expired."""
         self._counts.clear()
         self._idempotent.clear()
-        return super().prune_idempotent(now_ms, limit)
+        # By whichever clock is behind: a leader's that is ahead would end what other nodes keep.
+        server_ms = self._one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")[0]
+        return super().prune_idempotent(min(now_ms, server_ms), limit)
 
     def put_spent(self, spent: dict[str, int]) -> None:
         """Set the uses spent."""
@@ -280,6 +290,7 @@ class PostgresTransaction(SqlTransaction):
 
     def append(self, rows: Sequence[RecordRow]) -> None:
         """Add records."""
+        self.appended_to = max(self.appended_to, rows[-1].seq if rows else -1)
         self._put(_APPEND, [msgspec.structs.astuple(row) for row in rows])
         self._put(_PUT_BLOCKS, block_times(rows))
 

@@ -154,6 +154,7 @@ sa.Table(
     sa.Column("expires_boot_ms", sa.BigInteger, nullable=False),
     sa.Column("opened_seq", sa.BigInteger, nullable=False),
     sa.Column("closed", sa.Boolean, nullable=False),
+    _partial("reservations_open", ("node",), "NOT closed"),
 )
 sa.Table(
     "nodes",

@@ -493,7 +493,7 @@ class Administration:
             else:
                 asked.done_again(result, receipt)
 
-        about = None if isinstance(asked.command, StopCommand) else ()
+        about = None if isinstance(asked.command, StopCommand | SteerRollout) else ()
         self._acknowledgements.wait(receipt.epoch, about, then)
 
     # --- records -----------------------------------------------------------------------------

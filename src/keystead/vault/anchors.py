@@ -59,9 +59,13 @@ class AnchorConfig(msgspec.Struct, frozen=True, kw_only=True):
     quorum: int = 0
 
 
-def anchor_mark(name: str) -> str:
-    """The name of the row that tells that a file was an anchor of this deployment before."""
-    return f"anchor/{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+def anchor_mark(name: str, node: str = "") -> str:
+    """The name of the row that tells that a file was an anchor of this deployment before.
+
+    ``node``: whose; empty: as it was named before there were several.
+    """
+    told = f"{node}\0{name}" if node else name
+    return f"anchor/{hashlib.sha256(told.encode()).hexdigest()[:32]}"
 
 
 class Anchors:
@@ -116,7 +120,7 @@ class Anchors:
     def _ask_file(self, file: Anchor) -> None:
         note = file.read()
         if note is None:
-            if self._registry.meta(anchor_mark(file.name)) is not None:
+            if self._is_marked(file):
                 raise LogUnavailable(f"the anchor {file.name} was there before and is gone")
             return
         key = self._log_key()
@@ -257,9 +261,13 @@ class Anchors:
         file = self._config.file
         if file is None or self._file_size < 0:
             return None
-        if self._registry.meta(anchor_mark(file.name)) is not None:
+        if self._is_marked(file):
             return None
-        return anchor_mark(file.name), file.name.encode()
+        return anchor_mark(file.name, self._standing.node), file.name.encode()
+
+    def _is_marked(self, file: Anchor) -> bool:
+        marks = (anchor_mark(file.name), anchor_mark(file.name, self._standing.node))
+        return any(self._registry.meta(mark) is not None for mark in marks)
 
     def signed(self, size: int, note: bytes) -> None:
         """The last checkpoint that was signed: have the file remember it, off the loop."""

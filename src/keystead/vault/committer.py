@@ -10,6 +10,7 @@ behind every use that came before it.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -286,8 +287,8 @@ class Committer:
         """One transaction; what came of each use of the group, once it is durable."""
         settled: list[tuple[Pending, Committed | IdempotencyRow | KeysteadError]] = []
         with self._journal.transaction("shared") as tx:
+            _expect(tx, group)  # first, as a store may read the epoch along with it
             snapshot = self._refresh(tx)
-            _expect(tx, group)
             view = TransactionView(tx, snapshot, self._secrets, self._counts, self._pruned)
             rows: list[RecordRow] = []
             seq = self._sequence(tx)
@@ -427,7 +428,16 @@ class Committer:
         rows = list(tx.objects_since(self._snapshot.epoch))
         for item in rows:
             self._secrets.check_object(item)
-        self._snapshot = self._snapshot.with_rows(row.epoch, rows)
+        after = self._snapshot.with_rows(row.epoch, rows)
+        if not hmac.compare_digest(self._secrets.root_digest(after.digests), row.root):
+            # Whoever removed a row here would else have its absence signed by the next change.
+            raise StateRolledBack(
+                f"the registry's rows are not those of epoch {row.epoch}: one was removed, or an"
+                " older one put back in its place",
+                hint="Stop the nodes, find out who wrote to the database, and restore the registry"
+                " from a backup",
+            )
+        self._snapshot = after
         self._loop.call_soon_threadsafe(self._on_snapshot, self._snapshot)
         return self._snapshot
 

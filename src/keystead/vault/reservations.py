@@ -111,7 +111,8 @@ class Reservations:
     def _ask(self, key_id: str, now: int) -> None:
         if key_id in self._asked or key_id in self._next:
             return
-        self._asked[key_id] = made = []
+        made: list[ReservationRow] = []
+        self._asked[key_id] = made
         reservation_id = self._random.bytes(8).hex()
 
         def apply(tx: Transaction, snapshot: Snapshot, _epoch: int, seq: int) -> Applied:
@@ -125,7 +126,7 @@ class Reservations:
                 seq,
                 closed=False,
             )
-            made.append(row)
+            made[:] = [row]  # it may be called again
             tx.put_reservation(row)
             key = snapshot.key(key_id)
             draft = self._draft("reservation.open", row, key, row.count)

@@ -23,6 +23,8 @@ DEPLOYMENT = "deployment"
 SEALED_ROOT = "sealed_root"
 _TOKEN_PREFIX = "kso1."  # noqa: S105  what tokens begin with, so that scanners find leaked ones
 _TOKEN_BYTES = 32
+_READS_MAX = 100
+"""How often the rows are read again at a start while other nodes change them."""
 
 
 def initialise(
@@ -86,13 +88,18 @@ def found(registry: Registry, secrets: VaultSecrets) -> Snapshot:
     Raises:
         StateRolledBack: forged, swapped, missing or old rows.
     """
-    epoch = registry.epoch()
+    epoch, rows = registry.epoch(), list(registry.objects())
+    for _ in range(_READS_MAX):
+        now = registry.epoch()
+        if now == epoch:
+            break
+        epoch, rows = now, list(registry.objects())  # another node changed something in between
     if epoch is None:
         raise StartupError(
             "the registry has a deployment and no epoch: its epoch row was removed",
             hint="Restore the registry from a backup. Nothing was changed",
         )
-    return load(registry.objects(), epoch, secrets)
+    return load(rows, epoch, secrets)
 
 
 def record_start(journal: Journal, *, epoch: int, node: str, clock: Clock, random: Random) -> int:

@@ -377,6 +377,7 @@ class Uses:
 
     def _replayed_in_commit(self, running: Running, outcome: IdempotencyRow) -> None:
         receipt = _RECEIPT.decode(outcome.receipt)
+        self._take_back(running)
         try:
             self._check_replayed(running, receipt)
             number = receipt.version if running.version is None else running.version.number
@@ -420,9 +421,13 @@ class Uses:
         stepped = isinstance(error, Conflict) and running.step is not None
         return (moved or stepped) and running.retries < _RETRIES_MAX
 
-    def _not_committed(self, running: Running, error: KeysteadError) -> None:
+    def _take_back(self, running: Running) -> None:
+        """Its step did not commit, so that nothing may be framed on it."""
         if running.step is not None and running.key is not None:
             self._counters.forget(running.key.id, running.step.name, running.reading)
+
+    def _not_committed(self, running: Running, error: KeysteadError) -> None:
+        self._take_back(running)
         if self._due_again(running, error):
             running.retries += 1
             running.step = None
@@ -444,8 +449,7 @@ class Uses:
     def _deny(self, running: Running, error: KeysteadError) -> None:
         """Refuse; the denial's record is durable first, unless there is a flood of them (I11)."""
         code = error.code or "internal"
-        if running.step is not None and running.key is not None:
-            self._counters.forget(running.key.id, running.step.name, running.reading)
+        self._take_back(running)
         self._standing.count("denials", code)
         self._failed(running, error)
         everyone = [running, *self._others(running)]

@@ -102,9 +102,9 @@ class TransactionView:
         self.counts[row.scope] = live + 1
 
     def flush(self) -> None:
-        """Write what was accepted."""
+        """Write what was accepted, in an order that all nodes keep to: else two could block."""
         if self._stored:
-            self._tx.put_idempotent(list(self._stored.values()))
+            self._tx.put_idempotent([row for _, row in sorted(self._stored.items())])
         if self._spent:
             self._tx.put_spent(self._spent)
         if self._stepped:

@@ -20,6 +20,7 @@ from fault.cluster.network import MACHINES, Network
 from fault.cluster.processes import descendants_of, resume, runs, wait_until
 from integration.node import Node
 from keystead.client import Client, Retry
+from keystead.errors import ServiceError
 
 __all__ = ["NODES", "SERVES_WITHIN_S", "Deployment", "Machine", "faketime_library"]
 
@@ -202,8 +203,14 @@ class Deployment:
         return Client(addresses, operator=self.token, tls=self.trust, retry=retry)
 
     def read(self) -> Storage:
-        """What the database holds, and what a search through each node's front finds."""
-        found = {name: list(self._search(name)) for name in NODES}
+        """What the database holds, and what a search through each node's front finds.
+
+        A node that does not answer has found nothing: that it does not is another finding.
+        """
+        found: dict[str, list[tuple[int, int, str, str]]] = {}
+        for name in NODES:
+            with suppress(ServiceError):
+                found[name] = self._search(name)
         with self.database.session() as session:
             storage = Storage.read(session, self.folder / "seal.key")
         return Storage(

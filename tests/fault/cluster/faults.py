@@ -1,7 +1,8 @@
 """The faults, one context manager a kind: inside it the fault holds, at its end it is healed.
 
 Each gives what shows that it struck, and fails where it did not: a fault that only was meant to be
-injected proves nothing.
+injected proves nothing. What has to come back by itself is waited for after all faults are healed,
+by :meth:`Struck.come_back`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fault.cluster.deployment import NODES, Deployment, Machine, faketime_librar
 from fault.cluster.network import MACHINES, Cut, missing_tun
 from fault.cluster.processes import resume, runs, suspend, wait_until
 
-__all__ = ["FAULTS", "Fault", "Struck", "impossible"]
+__all__ = ["FAULTS", "Fault", "NotStruckError", "Struck", "impossible"]
 
 _DELAYS_S = (0.02, 0.25)
 _SHIFTS_S = (-3600.0, -90.0, -5.0, 5.0, 90.0, 3600.0)
@@ -27,13 +28,32 @@ _ENDS_WITHIN_S = 20.0
 class Struck(dict[str, object]):
     """What shows that a fault struck; filled in while it holds and at its end."""
 
+    afterwards: Callable[[], None] | None = None
+
+    def come_back(self) -> None:
+        """Start, or wait for, what does not come back by the healing alone."""
+        if self.afterwards is not None:
+            self.afterwards()
+
+
+class NotStruckError(AssertionError):
+    """A fault left no trace: it proves nothing."""
+
 
 Fault = Callable[[Deployment, Random], AbstractContextManager[Struck]]
 
 
 def _demand(struck: object, what: str) -> None:
     if not struck:
-        raise AssertionError(f"the fault did not strike: {what}")
+        raise NotStruckError(f"the fault did not strike: {what}")
+
+
+def _watch(seen: Callable[[], bool], what: str) -> None:
+    """Hold the fault on until it is seen to have struck."""
+    try:
+        wait_until(seen, 3 * _ENDS_WITHIN_S)
+    except AssertionError:
+        raise NotStruckError(f"the fault did not strike: {what}") from None
 
 
 def _any(deployment: Deployment, random: Random) -> Machine:
@@ -51,8 +71,13 @@ def _kill(role: str) -> Fault:
         _demand(pid, f"node {node.name} has no {role} now")
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not runs(pid), _ENDS_WITHIN_S)
-        yield Struck(node=node.name, pid=pid)
-        wait_until(lambda: node.children().get(role, pid) != pid, 3 * _ENDS_WITHIN_S)
+        struck = Struck(node=node.name, pid=pid)
+
+        def afterwards() -> None:
+            wait_until(lambda: node.children().get(role, pid) != pid, 3 * _ENDS_WITHIN_S)
+
+        struck.afterwards = afterwards
+        yield struck
 
     return fault
 
@@ -63,8 +88,9 @@ def _kill_node(deployment: Deployment, random: Random) -> Iterator[Struck]:
     pids = node.pids()
     node.kill()
     _demand(pids, f"node {node.name} did not run")
-    yield Struck(node=node.name, processes=len(pids))
-    node.start_again()
+    struck = Struck(node=node.name, processes=len(pids))
+    struck.afterwards = node.start_again
+    yield struck
 
 
 def _suspend(role: str) -> Fault:
@@ -159,13 +185,13 @@ def _freeze_database(deployment: Deployment, _random: Random) -> Iterator[Struck
 
 @contextmanager
 def _end_sessions(deployment: Deployment, random: Random) -> Iterator[Struck]:
-    node = random.choice(NODES)
-    ended = 0
+    node, ended = "", 0
     until_s = time.monotonic() + _ENDS_WITHIN_S
     while not ended and time.monotonic() < until_s:
+        node = random.choice(NODES)
         ended = deployment.database.end_sessions(MACHINES[node])
         time.sleep(0.05)
-    _demand(ended, f"node {node} has no session")
+    _demand(ended, "no node has a session")
     yield Struck(node=node, sessions=ended)
 
 
@@ -178,7 +204,9 @@ def _fill_tablespace(deployment: Deployment, _random: Random) -> Iterator[Struck
     try:
         struck["taken"] = database.fill()
         yield struck
-        wait_until(lambda: database.refusals_for_room() > before, 3 * _ENDS_WITHIN_S)
+        _watch(
+            lambda: database.refusals_for_room() > before, "nothing was refused for want of room"
+        )
     finally:
         database.make_room()
     struck["refused"] = database.refusals_for_room() - before
@@ -196,7 +224,7 @@ def _shift_clock(deployment: Deployment, random: Random) -> Iterator[Struck]:
     node.shift_clock(shift_s)
     try:
         yield struck
-        wait_until(lambda: _bears(deployment, node.name, begun_s, shift_s), 2 * _ENDS_WITHIN_S)
+        _watch(lambda: _bears(deployment, node.name, begun_s, shift_s), "no record has that time")
     finally:
         node.shift_clock(0)
 

@@ -8,7 +8,13 @@ from unit.cli.conftest import Run
 from unit.cli.node import REVOKED, FakeNode
 
 SURE = ("--reason", "INC-1", "--yes")
-NOTHING: dict[str, object] = {"version": None, "handle": None, "purpose": None, "tenant": None, "labels": {}}
+NOTHING: dict[str, object] = {
+    "version": None,
+    "handle": None,
+    "purpose": None,
+    "tenant": None,
+    "labels": {},
+}
 STOPPED_KEY: dict[str, Any] = REVOKED["keys"][0] | {"states": {"1": "active"}, "uses": 7}
 PAGE: dict[str, Any] = {
     "keys": [STOPPED_KEY | {"handles": 2}],

@@ -11,7 +11,7 @@ from signal import SIGCONT, SIGINT, SIGQUIT, SIGSTOP
 import psycopg
 import pytest
 
-from keystead.errors import LogUnavailable
+from keystead.errors import LogUnavailable, StateRolledBack
 from keystead.ports import EpochRow, RecordRow, RecordsQuery
 from keystead.store import postgres_journal
 from keystead.store.opening import Store, open_store
@@ -22,7 +22,7 @@ SOON_S = 20.0
 """Until what has failed is back; machines that run tests are busy."""
 SLEEPER = """
 import sys
-from keystead.errors import LogUnavailable
+from keystead.errors import LogUnavailable, StateRolledBack
 from keystead.store.postgres import Target
 from keystead.store.postgres_journal import PostgresJournal
 
@@ -300,3 +300,20 @@ def wait_for_waiting(url: str, count: int) -> None:
                 return
             time.sleep(0.02)
     raise AssertionError(f"expected {count} that wait")
+
+
+def test_a_server_that_lost_records_is_no_server_to_go_on_with(
+    server: PostgresServer, store: Store, url: str
+) -> None:
+    """As after a fail-over to a standby that was behind (I10)."""
+    for _ in range(4):
+        append(store)
+    database = url.rpartition("/")[2].partition("?")[0]
+    server.sql('DELETE FROM "keystead_log_a".records WHERE seq >= 2', database)
+    server.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"  # noqa: S608  a name of our own making
+        f" WHERE datname = '{database}' AND pid <> pg_backend_pid()"
+    )
+    for _ in range(2):  # nor does it believe it at the second look
+        with pytest.raises(StateRolledBack, match="ends at record 1, and record 3"):
+            again(lambda: append(store))

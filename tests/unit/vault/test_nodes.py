@@ -251,3 +251,42 @@ async def test_status_shows_the_nodes_and_who_leads(pair: Pair) -> None:
     assert nodes.keys() == {"a", "b"}
     assert (nodes["a"].leads, nodes["b"].leads) == (True, False)
     assert nodes["b"].epoch == pair.b.built.standing.snapshot.epoch
+
+
+async def test_a_revocation_that_was_removed_is_missed_by_whoever_has_not_read_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I4, I10: a database's writer takes the row away before the other node has seen it."""
+    await tokens(pair.a)
+    issued = await pair.a.issue("shop")
+    await pair.together()
+    assert pair.b.built.following is not None
+    monkeypatch.setattr(pair.b.built.following, "moved", lambda _epoch: None)
+    check_done(await pair.a.admin(RevokeHandle(link=issued.link, reason="lost")))
+    tables = pair.a.disk.tables
+    objects = {at: row for at, row in tables.objects.items() if at[0] != "revocation"}
+    assert len(objects) < len(tables.objects)
+    pair.a.disk.tables = msgspec.structs.replace(tables, objects=objects)
+    answer = await pair.b.ask(pair.b.use_of(issued.token, jwt_facts(), "jwt.sign"))
+    check_refused(answer, "state_rolled_back")
+    assert pair.b.log("jwt.sign") == []
+
+
+async def test_a_repeated_step_leaves_the_next_one_where_it_was(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger entry sent again at the other node is framed, found out, and taken back."""
+    await pair.a.create("books", Purpose.LEDGER)
+    handle = (await pair.a.issue("books")).token
+    await pair.together()
+
+    async def append(node: Node, entry: bytes, key: str) -> None:
+        use = node.use_of(handle, AppendLedger(entry=entry), "ledger.append", key=key)
+        check_done(await node.ask(use))
+
+    await append(pair.a, b"1", "k1")
+    # As on a server, where nobody looks before the commit.
+    monkeypatch.setattr(pair.b.store, "idempotent_at_hand", lambda _scope, _key: None)
+    await append(pair.b, b"1", "k1")
+    await append(pair.b, b"2", "k2")
+    assert [body.outcome for body in pair.b.log("ledger.append")] == ["ok"]

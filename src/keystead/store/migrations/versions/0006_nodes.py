@@ -29,6 +29,9 @@ def upgrade() -> None:
         sa.Column("beat", sa.BigInteger, nullable=False),
         sa.Column("mac", sa.LargeBinary, nullable=False),
     )
+    op.create_index(
+        "reservations_open", "reservations", ["node"], sqlite_where=sa.text("NOT closed")
+    )
 
 
 def downgrade() -> None:

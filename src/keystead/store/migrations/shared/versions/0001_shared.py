@@ -120,6 +120,9 @@ def _create_nodes() -> None:
         _number("opened_seq"),
         sa.Column("closed", sa.Boolean, nullable=False),
     )
+    op.create_index(
+        "reservations_open", "reservations", ["node"], postgresql_where=sa.text("NOT closed")
+    )
     op.create_table(
         "nodes",
         _text("node", key=True),
