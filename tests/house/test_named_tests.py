@@ -9,7 +9,7 @@ import pytest
 
 from house.tree import ROOT, Finding, check_none
 
-FOLDERS = "unit|property|contract|fault|integration|house|vectors|fuzz"
+FOLDERS = "unit|property|contract|fault|integration|house|sim|vectors|fuzz"
 _NAMED = re.compile(
     rf"`(?:tests/)?(?P<path>(?:{FOLDERS})/[\w/]+\.py)?(?:::(?P<test>test_\w+|Test\w+))?`"
 )

@@ -32,7 +32,7 @@ GUIDES = (
         for name in (
             *("guide", "purposes", "handles", "http-api", "cli", "sdk", "operations"),
             *("log", "evidence", "witness", "reconcile", "fsck"),
-            *("rotation", "plans", "publications", "drills", "revocation"),
+            *("rotation", "plans", "publications", "drills", "revocation", "nodes"),
         )
     ),
 )

@@ -14,7 +14,7 @@ without asking a node is in ``keystead.keys.verify``.
 
 from __future__ import annotations
 
-from keystead.client import admin, operations, rollouts
+from keystead.client import admin, operations, revoking, rollouts
 from keystead.client.admin import Issued
 from keystead.client.handles import attenuate, parse_handle
 from keystead.client.proof import Bound
@@ -42,5 +42,6 @@ __all__ = [
     "attenuate",
     "operations",
     "parse_handle",
+    "revoking",
     "rollouts",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
-from keystead.client import admin, operations, published, rollouts
+from keystead.client import admin, operations, published, revoking, rollouts
 from keystead.client.core import Call
 
 __all__ = ["AwaitingRunner", "BlockingRunner", "Method", "Methods"]
@@ -113,6 +113,11 @@ class Methods:
     show_handle = Method(admin.show_handle)
     revoke_handle = Method(admin.revoke_handle)
     revoke_key_handles = Method(admin.revoke_key_handles)
+    revoke = Method(revoking.revoke)
+    preview_revoke = Method(revoking.preview_revoke)
+    emergency_stop = Method(revoking.emergency_stop)
+    emergency_end = Method(revoking.emergency_end)
+    emergency_status = Method(revoking.emergency_status)
     limit_tenant = Method(admin.limit_tenant)
     list_tenants = Method(admin.list_tenants)
     log = Method(admin.log)

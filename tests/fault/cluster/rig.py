@@ -16,8 +16,8 @@ from keystead.keys.model import FirmwarePolicy, JwtPolicy, Policy
 
 __all__ = ["BUDGET_USES", "Held", "Pool", "Rig", "held", "issue_until_told"]
 
-BUDGET_USES = 60
-_BUDGETS = 4
+BUDGET_USES = 15
+_BUDGETS = 8
 _ISSUES_MAX = 20
 
 T = TypeVar("T")

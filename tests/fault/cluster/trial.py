@@ -283,6 +283,13 @@ def floors_missed(report: Report, floor: int) -> list[str]:
 
 def work_missed(report: Report) -> list[str]:
     """Kinds of work that were never done, without which there is nothing to find."""
-    work = ["ok", "stops", "replayed by the other node", "refused as stopped", "best effort"]
+    work = [
+        "ok",
+        "stops",
+        "replayed by the other node",
+        "refused as stopped",
+        "refused as spent",
+        "best effort",
+    ]
     work += [f"uses by {node}" for node in NODES]
     return [f"nothing was {name}" for name in work if not report.counts.get(name)]
