@@ -27,7 +27,7 @@ say = @printf '· %s\n'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test cover lint types needs lock clean fuzz soak bench drill model tlc
+.PHONY: help run test long cover lint types needs lock clean fuzz soak bench drill model tlc
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,11 @@ run: $(VENV)/.stamp-run  ## start the node on DATA, run the tour, serve until Ct
 test: lint types needs  ## check style and types, then run every test
 	$(say) 'tests'
 	@$(if $(filter-out file,$(origin DATA)),mkdir -p '$(DATA)' && PYTEST_DEBUG_TEMPROOT='$(DATA)') \
-	  $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 $(ARGS)
+	  $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15 \
+	  -m "not long" $(ARGS)
+
+long:  ## what `make test` leaves out for its length: every kind of fault, the benchmark of nodes
+	@$(MAKE) test ARGS="-m long $(ARGS)"
 
 cover:  ## run every test with coverage, which takes half as long again
 	@$(MAKE) test ARGS='--cov --cov-report=term:skip-covered $(ARGS)'

@@ -77,6 +77,7 @@ def test_a_short_run_measures_all_that_is_there(tmp_path: Path, data: Path) -> N
     assert not list(data.iterdir())
 
 
+@pytest.mark.long
 def test_nodes_on_postgres_are_measured_and_its_server_is_gone_after(
     tmp_path: Path, reachable: Path, postgres: PostgresServer
 ) -> None:

@@ -57,7 +57,7 @@ def drilled(node: Node, out: Path, count: int, *arguments: str) -> dict[str, Any
 
 def check_ended(operator: Client, run: str) -> None:
     """No key of the drill can be used any more."""
-    keys = [key for key in operator.list_keys(tenant=TENANT) if key.labels["drill"] == run]
+    keys = [key for key in operator.list_keys(tenant=TENANT) if key.labels.get("drill") == run]
     assert keys
     assert {version.state for key in keys for version in key.versions} == {"destroyed"}
 

@@ -27,7 +27,19 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
         yield running
 
 
-@pytest.mark.parametrize("kind", FAULTS)
+IN_SHORT = frozenset(
+    {
+        *("kill vault", "kill node", "suspend vault", "cut database", "cut answers"),
+        *("restart database", "full tablespace", "shift clock"),
+    }
+)
+"""One of each sort; the others are for ``make long`` and the soak."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[] if kind in IN_SHORT else pytest.mark.long) for kind in FAULTS],
+)
 def test_nothing_is_lost_or_done_twice(trial: Trial, kind: str) -> None:
     if why := impossible(kind):
         pytest.skip(why)
