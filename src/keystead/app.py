@@ -22,7 +22,7 @@ from keystead.custody.root import RootKey
 from keystead.custody.seal_file import FileSeal
 from keystead.custody.software import SoftwareCustody
 from keystead.errors import KeysteadError, LogUnavailable, StartupError
-from keystead.front.serve import FrontConfig
+from keystead.front.config import FrontConfig
 from keystead.net.files import write_private
 from keystead.net.logs import configure_logs
 from keystead.net.processes import die_with_parent, report_error, report_ready

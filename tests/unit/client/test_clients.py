@@ -70,6 +70,7 @@ def test_the_surface_is_pinned() -> None:
         "attenuate",
         "operations",
         "parse_handle",
+        "revoking",
         "rollouts",
     ]
 
@@ -79,9 +80,11 @@ def test_every_call_has_its_method() -> None:
         *keystead.client.operations.__all__,
         *keystead.client.admin.__all__,
         *keystead.client.published.__all__,
+        *keystead.client.revoking.__all__,
         *keystead.client.rollouts.__all__,
     }
     calls -= {
+        "Chosen",
         "UseOptions",
         "new_idempotency_key",
         "Ask",

@@ -54,7 +54,7 @@ def test_migrations_make_it_to_the_letter(database: Path, tmp_path: Path) -> Non
     METADATA.create_all(engine)
     engine.dispose()
     assert statements(database) == statements(tmp_path / "straight.db")
-    assert len(statements(database)) == len(METADATA.tables) + 9
+    assert len(statements(database)) == len(METADATA.tables) + 10
 
 
 def test_the_comparison_can_fail(database: Path) -> None:
