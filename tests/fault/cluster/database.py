@@ -39,6 +39,7 @@ _SETTINGS = {
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "off",  # a deployment of Keystead does not rely on the server's default
+    "track_commit_timestamp": "on",  # the checker holds commits against it
     "autovacuum_naptime": "5s",
     "log_line_prefix": "%m [%p] ",
     "log_statement": "none",

@@ -1,8 +1,9 @@
 """Rules of what was stopped: by epoch over both logs, and by the clients' own clock (I3, I4).
 
 The first needs no clock: a stop takes the next epoch in its own commit, so a record of what it
-stopped that bears that epoch or a later one was committed behind it. The second is what people
-expect: whoever begins after a stop was answered is refused.
+stopped that bears that epoch or a later one was committed behind it. But a commit that read the
+epoch before the stop and ended behind it bears the older one: the server's own commit times tell.
+The third is what people expect: whoever begins after a stop was answered is refused.
 """
 
 from __future__ import annotations
@@ -25,18 +26,29 @@ _FOREVER = 1 << 62
 
 
 class _Span(msgspec.Struct, frozen=True):
-    """Epochs in which something is stopped: from ``first`` to before ``end``."""
+    """While something is stopped: from the record of its stop to that of its start, if any."""
 
-    first: int
-    end: int
     why: str
+    begin: Row
+    end: Row | None = None
+
+    def breach(self, row: Row) -> str:
+        """Why a use was committed in it, empty if it was not."""
+        if self.begin.epoch <= row.epoch and (self.end is None or row.epoch < self.end.epoch):
+            return f"is of epoch {row.epoch}: {self.why} at {self.begin.epoch}"
+        late_us = row.committed_us - self.begin.committed_us
+        ended = self.end is not None and row.committed_us >= self.end.committed_us
+        if row.committed_us and self.begin.committed_us and late_us > 0 and not ended:
+            return f"was committed {late_us} us after this: {self.why} at {self.begin.epoch}"
+        return ""
 
 
 def fence_findings(
     attempts: Sequence[Attempt], stops: Sequence[Stop], storage: Storage
 ) -> Iterator[str]:
     """All of them."""
-    yield from _by_epoch(attempts, storage)
+    yield from _by_commit(attempts, storage)
+    yield from _committed_in_order(storage)
     yield from _by_clock(attempts, stops)
     yield from _grown(windows(attempts), stops)
     yield from _recorded(stops, storage)
@@ -64,19 +76,18 @@ class _Stopped:
     def __init__(self, storage: Storage) -> None:
         self._keys: dict[str, list[_Span]] = {}
         self._links: dict[str, _Span] = {}
-        self._generations: dict[str, list[int]] = defaultdict(list)
+        self._generations: dict[str, list[Row]] = defaultdict(list)
         self._issued: dict[str, int] = {}
-        moves: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        moves: dict[str, list[Row]] = defaultdict(list)
         for _, row in _changes(storage):
             match row.op:
                 case "key.move" if _move_of(row) in _MOVES:
-                    moves[row.key_id].append((row.epoch, _move_of(row)))
+                    moves[row.key_id].append(row)
                 case "handle.revoke":
                     link = str(row.body.get("link"))
-                    span = _Span(row.epoch, _FOREVER, f"link {link} was revoked")
-                    self._links.setdefault(link, span)
+                    self._links.setdefault(link, _Span(f"link {link} was revoked", row))
                 case "handle.revoke_all":
-                    self._generations[row.key_id].append(row.epoch)
+                    self._generations[row.key_id].append(row)
                 case "handle.issue":
                     self._issued[row.handle_id] = row.epoch
                 case _:
@@ -91,12 +102,12 @@ class _Stopped:
         yield from (self._links[link] for link in links if link in self._links)
         # A handle that was issued in the epoch of a revocation was issued after it.
         begun = self._issued.get(row.handle_id, 0)
-        for epoch in self._generations.get(row.key_id, ()):
-            if begun < epoch:
-                yield _Span(epoch, _FOREVER, "all handles of its key were revoked")
+        for revoked in self._generations.get(row.key_id, ()):
+            if begun < revoked.epoch:
+                yield _Span("all handles of its key were revoked", revoked)
 
 
-def _by_epoch(attempts: Sequence[Attempt], storage: Storage) -> Iterator[str]:
+def _by_commit(attempts: Sequence[Attempt], storage: Storage) -> Iterator[str]:
     stopped = _Stopped(storage)
     chains = {attempt.target.link: attempt.target.links for attempt in attempts}
     for node, log in storage.logs.items():
@@ -105,21 +116,41 @@ def _by_epoch(attempts: Sequence[Attempt], storage: Storage) -> Iterator[str]:
                 continue
             link = str(row.body.get("link"))
             for span in stopped.of(row, chains.get(link, (link,))):
-                if span.first <= row.epoch < span.end:
-                    yield (
-                        f"I4 record {row.seq} of {node} ({row.op}) is of epoch {row.epoch}:"
-                        f" {span.why} at {span.first}"
-                    )
+                if wrong := span.breach(row):
+                    yield f"I4 record {row.seq} of {node} ({row.op}) {wrong}"
 
 
-def _spans(moves: Sequence[tuple[int, str]]) -> Iterator[_Span]:
+def _committed_in_order(storage: Storage) -> Iterator[str]:
+    """The fence itself: over both logs, no commit bears an older epoch than one before it.
+
+    It finds a commit that overtook a stop of anything, not only of what it used.
+    """
+    placed = [
+        (row.committed_us, row.epoch, node, row.seq)
+        for node, log in storage.logs.items()
+        for row in log.rows
+        if row.committed_us
+    ]
+    newest, changed_us = 0, 0
+    for committed_us, epoch, node, seq in sorted(placed):
+        if epoch < newest and committed_us > changed_us:
+            yield (
+                f"I4 record {seq} of {node} is of epoch {epoch}, and was committed"
+                f" {committed_us - changed_us} us after epoch {newest} had been taken"
+            )
+        if epoch > newest:
+            newest, changed_us = epoch, committed_us
+
+
+def _spans(moves: Sequence[Row]) -> Iterator[_Span]:
     """When a key's version was stopped, of its moves in order; a resumption ends a suspension."""
-    ends = [epoch for epoch, _ in moves[1:]] + [_FOREVER]
-    for (epoch, move), end in zip(moves, ends, strict=True):
+    ends: list[Row | None] = [*moves[1:], None]
+    for row, end in zip(moves, ends, strict=True):
+        move = _move_of(row)
         if move in _PERMANENT:
-            yield _Span(epoch, _FOREVER, f"its key had a {move}")
+            yield _Span(f"its key had a {move}", row)
         elif move == "suspend":
-            yield _Span(epoch, end, "its key was suspended")
+            yield _Span("its key was suspended", row, end)
 
 
 def _by_clock(attempts: Sequence[Attempt], stops: Sequence[Stop]) -> Iterator[str]:

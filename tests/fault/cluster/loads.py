@@ -8,6 +8,7 @@ import json
 import ssl
 import threading
 import time
+from collections import deque
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ import msgspec
 from fault.cluster.deployment import NODES, Deployment
 from fault.cluster.history import Attempt, History, Outcome
 from fault.cluster.network import MACHINES
-from fault.cluster.rig import Held, Pool, Rig
+from fault.cluster.rig import Held, Pool, Rig, Spenders
 from fault.crash.held import signed_message
 from keystead.client import Client, Receipt, Retry, Use, operations
 from keystead.errors import CallerError, KeysteadError
@@ -29,10 +30,12 @@ GIVE_UP_S = 45.0
 BOTH = "both"
 """In place of a front: the client that fails over from one to the other by itself."""
 _PAUSE_S = 0.02
+_EDGE_PAUSE_S = 0.15
 _AFTER_FAILURE_S = 0.15
 _REPEATS = 0.2
 """Share of answered uses that are sent again, to the other node."""
-_KINDS = {"jwt": 3, "ledger": 4, "firmware": 2, "wrap": 2, "unwrap": 1, "budget": 2, "pool": 6}
+_ANSWERED_MAX = 24
+_KINDS = {"jwt": 3, "ledger": 4, "firmware": 2, "wrap": 2, "unwrap": 1, "budget": 2, "pool": 12}
 _EXPECTED = {
     "budget": {"limit_exceeded"},
     "pool": {"key_state", "handle_revoked", "not_found", "handle_invalid"},
@@ -178,17 +181,25 @@ class UsesLoad(Load):
         *,
         rig: Rig,
         pool: Pool,
+        spenders: Spenders,
     ) -> None:
         super().__init__(f"uses{number}", deployment, history, seed)
         self._rig = rig
         self._pool = pool
+        self._spenders = spenders
         self._image = f"image{number}"
         self._image_version = 0
         self._wrapped: list[str] = []
+        self._answered: deque[tuple[Held, Use[Any]]] = deque(maxlen=_ANSWERED_MAX)
 
     def turn(self) -> None:
         """One use, until it is answered for good; some are repeated at the other node."""
         (kind,) = self.random.choices(list(_KINDS), list(_KINDS.values()))
+        if kind == "pool" and self._answered and self.random.random() < _REPEATS:
+            # Long ago, perhaps: what it stands on may be stopped by now.
+            holder, use = self.random.choice(self._answered)
+            self._attempt(kind, self.random.choice(NODES), holder, use)
+            return
         made = self._make(kind)
         if made is None:
             return
@@ -202,6 +213,8 @@ class UsesLoad(Load):
             front = self.other(front)
             if self.ending.wait(_AFTER_FAILURE_S * self.random.random()):
                 break
+        if kind == "pool" and attempt.outcome is Outcome.OK:
+            self._answered.append((holder, use))
         if attempt.outcome is Outcome.OK and self.random.random() < _REPEATS:
             self._attempt(kind, self.other(front), holder, use)
 
@@ -217,7 +230,7 @@ class UsesLoad(Load):
     def _holder(self, kind: str) -> Held | None:
         if kind == "pool":
             return self._pool.pick(self.random)
-        return self._rig.jwt if kind == "jwt" else self.random.choice(self._rig.spenders)
+        return self._rig.jwt if kind == "jwt" else self._spenders.pick(self.random)
 
     def _make(self, kind: str) -> tuple[Held, Use[Any]] | None:
         rig, key = self._rig, self.next_key()
@@ -277,6 +290,7 @@ class EdgeLoad(Load):
                     return
         finally:
             connection.close()
+        self.ending.wait(_EDGE_PAUSE_S)
 
     def _send(self, front: str, connection: http.client.HTTPSConnection) -> Outcome:
         facts = {"role": "server", "transcript_hash": "A" * 43 + "="}

@@ -31,6 +31,7 @@ _LOG = "keystead_log_"
 _COLUMNS = (
     "seq, epoch, op, outcome, key_id, version, handle_id, request_id, body, salt, entry, leaf"
 )
+_COMMITTED = "(extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint"
 _USES = frozenset(
     {"jwt.sign", "firmware.sign", "ledger.append", "data.wrap", "data.unwrap", "tls.sign"}
 )
@@ -41,7 +42,11 @@ Session = psycopg.Connection[tuple[Any, ...]]
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
-    """A record: what is searched by, the exact body, the hashes beside it, and the parsed body."""
+    """A record: what is searched by, the exact body, the hashes beside it, and the parsed body.
+
+    ``committed_us``: when the server committed it, by its own clock (``track_commit_timestamp``);
+    0: not known.
+    """
 
     seq: int
     epoch: int
@@ -56,6 +61,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     entry: bytes
     leaf: bytes
     body: dict[str, Any]
+    committed_us: int = 0
 
     @property
     def done(self) -> bool:
@@ -127,13 +133,16 @@ def _one(session: Session, query: str) -> Any:  # noqa: ANN401  a column of any 
 def _log(session: Session, schema: str) -> Log:
     quoted = '"' + schema.replace('"', '""') + '"'
     rows = session.execute(
-        f"SELECT {_COLUMNS} FROM {quoted}.records ORDER BY seq".encode()  # noqa: S608  constants, and a name of the catalogue
+        f"SELECT {_COLUMNS}, {_COMMITTED} FROM {quoted}.records ORDER BY seq".encode()  # noqa: S608  constants, and a name of the catalogue
     )
     noted = session.execute(
         f"SELECT size, root FROM {quoted}.checkpoints ORDER BY size".encode()  # noqa: S608  as above
     )
     return Log(
-        rows=[msgspec.convert([*values, json.loads(values[8])], Row) for values in rows],
+        rows=[
+            msgspec.convert([*values[:-1], json.loads(values[8]), values[-1] or 0], Row)
+            for values in rows
+        ],
         checkpoints=[(int(size), bytes(root)) for size, root in noted],
     )
 

@@ -14,10 +14,12 @@ from keystead.client import Client, Handle, Issued, Narrowing, attenuate
 from keystead.errors import Conflict
 from keystead.keys.model import FirmwarePolicy, JwtPolicy, Policy
 
-__all__ = ["BUDGET_USES", "Held", "Pool", "Rig", "held", "issue_until_told"]
+__all__ = ["BUDGET_USES", "Held", "Pool", "Rig", "Spenders", "held", "issue_until_told"]
 
-BUDGET_USES = 15
-_BUDGETS = 8
+BUDGET_USES = 6
+_SPENDERS_MAX = 6
+_AIMED = 0.7
+"""Share of picks that go to what is about to be stopped."""
 _ISSUES_MAX = 20
 
 T = TypeVar("T")
@@ -43,15 +45,13 @@ def held(issued: Issued, key_id: str) -> Held:
 
 
 class Rig(msgspec.Struct, frozen=True, kw_only=True):
-    """Keys that nobody stops. ``spenders``: of the budgets, the handle itself and its child."""
+    """Keys that nobody stops, by a handle each."""
 
     jwt: Held
     firmware: Held
     ledger: Held
     data: Held
     edge: Held
-    spenders: tuple[Held, ...]
-    budgets: dict[str, int]
 
     @staticmethod
     def make(client: Client, workers: int) -> Rig:
@@ -63,29 +63,42 @@ class Rig(msgspec.Struct, frozen=True, kw_only=True):
             "tls": Policy(ack="best_effort"),
         }
         made: dict[str, Held] = {}
-        spenders: list[Held] = []
-        budgets: dict[str, int] = {}
         for purpose in ("jwt", "firmware", "ledger", "data", "tls"):
-            key = client.create_key(
-                f"steady-{purpose}", purpose, policy=policies.get(purpose, Policy())
-            )
+            policy = policies.get(purpose, Policy())
+            key = client.create_key(f"steady-{purpose}", purpose, policy=policy)
             made[purpose] = held(client.issue_handle(key.name, "app"), key.id)
-            if purpose != "jwt":
-                continue
-            for _ in range(_BUDGETS):
-                narrowing = Narrowing(uses=BUDGET_USES)
-                one = held(client.issue_handle(key.name, "spender", narrowing=narrowing), key.id)
-                budgets[one.target.link] = BUDGET_USES
-                spenders += (one, one.child())
         return Rig(
             jwt=made["jwt"],
             firmware=made["firmware"],
             ledger=made["ledger"],
             data=made["data"],
             edge=made["tls"],
-            spenders=tuple(spenders),
-            budgets=budgets,
         )
+
+
+class Spenders:
+    """Handles with a budget, and a child of each that spends the same; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: list[Held] = []
+        self._budgets: dict[str, int] = {}
+
+    def add(self, one: Held) -> None:
+        """Have clients spend this one too; the oldest, which is spent by then, goes."""
+        with self._lock:
+            self._budgets[one.target.link] = BUDGET_USES
+            self._held = [*self._held, one, one.child()][-_SPENDERS_MAX:]
+
+    def pick(self, random: Random) -> Held | None:
+        """Any of them."""
+        with self._lock:
+            return random.choice(self._held) if self._held else None
+
+    def budgets(self) -> dict[str, int]:
+        """The most uses, by the link that they are counted under, of all that there ever were."""
+        with self._lock:
+            return dict(self._budgets)
 
 
 class Pool:
@@ -94,6 +107,12 @@ class Pool:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: list[Held] = []
+        self._aim = ""
+
+    def aim(self, key_id: str) -> None:
+        """Have most picks be of this key: uses are under way when it is stopped."""
+        with self._lock:
+            self._aim = key_id
 
     def add(self, *found: Held) -> None:
         """Have clients use these too."""
@@ -106,8 +125,11 @@ class Pool:
             self._held = [one for one in self._held if not gone(one.target)]
 
     def pick(self, random: Random) -> Held | None:
-        """Any of them."""
+        """Any of them, or one that is aimed at."""
         with self._lock:
+            aimed = [one for one in self._held if one.target.key_id == self._aim]
+            if aimed and random.random() < _AIMED:
+                return random.choice(aimed)
             return random.choice(self._held) if self._held else None
 
     def keys(self) -> list[Target]:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from fault.cluster.deployment import Deployment
 from fault.cluster.history import History, Outcome, Stop, Target
 from fault.cluster.loads import GIVE_UP_S, Load, outcome_of
-from fault.cluster.rig import Pool, held, issue_until_told
-from keystead.client import Issued, admin
+from fault.cluster.rig import BUDGET_USES, Pool, Rig, Spenders, held, issue_until_told
+from keystead.client import Issued, Narrowing, admin
 from keystead.client.admin import Ask
 from keystead.errors import Conflict, KeysteadError, NotFound
 from keystead.keys.commands import KeyInfo
@@ -22,6 +22,9 @@ _STOPPED_S = 0.5
 """For how long clients go on to try what was stopped."""
 _KNOWN_WITHIN_S = 10.0
 """A node that serves knows by then of what the other one has made, or it is a finding."""
+_AIMS_S = 0.3
+_BUDGETED = 0.4
+"""Share of turns that make a budget, which the clients have spent some turns later."""
 _WAYS = {"suspend": 6, "child": 3, "handle": 2, "key": 2, "compromise": 2}
 _REASON = "cluster test"
 
@@ -35,15 +38,28 @@ class _GivenUpError(Exception):
 class StoppingLoad(Load):
     """One change after the other; each is sent again under its own key until it is answered."""
 
-    def __init__(self, deployment: Deployment, history: History, seed: str, *, pool: Pool) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        history: History,
+        seed: str,
+        *,
+        rig: Rig,
+        pool: Pool,
+        spenders: Spenders,
+    ) -> None:
         super().__init__("operator", deployment, history, seed)
+        self._steady = rig.jwt.target
         self._pool = pool
+        self._spenders = spenders
 
     def turn(self) -> None:
         """Stop something."""
         try:
             while len(self._pool.keys()) < _KEYS:
                 self._create()
+            if self.random.random() < _BUDGETED:
+                self._add_budget()
             (way,) = self.random.choices(list(_WAYS), list(_WAYS.values()))
             self._bring_down(way, self.random.choice(self._pool.keys()))
         except _GivenUpError:
@@ -64,8 +80,20 @@ class StoppingLoad(Load):
         one = held(issued, key.id)
         self._pool.add(one, one.child())
 
+    def _add_budget(self) -> None:
+        """A handle of a few uses, which both nodes and its child share."""
+        narrowing, key = Narrowing(uses=BUDGET_USES), self._steady
+        issued: Issued = issue_until_told(
+            lambda: self._ask(
+                admin.issue_handle(key.key, "spender", narrowing=narrowing), again=False
+            )
+        )
+        self._spenders.add(held(issued, key.key_id))
+
     def _bring_down(self, way: str, target: Target) -> None:
         key, parent = target.key, target.links[0]
+        self._pool.aim(target.key_id)
+        self.ending.wait(_AIMS_S * self.random.random())
         match way:
             case "suspend" | "compromise":
                 self._change(way, target.key_id, admin.move_version(key, way, reason=_REASON))

@@ -282,6 +282,22 @@ def unanswered_use_behind_a_revocation(world: World) -> None:
     world.forget_answer(Outcome.UNKNOWN)
 
 
+def commit_that_ends_behind_a_stop(world: World) -> None:
+    """It read the epoch before the stop, and the server committed it behind it."""
+    world.use("a", 4, "slow", target=BOOKS)
+    world.alter("a", len(world.rows["a"]) - 1, committed_us=2001)
+    world.stop("compromise", "b", 5, "k2")
+    world.alter("b", len(world.rows["b"]) - 1, committed_us=2000)
+
+
+def commit_that_overtakes_a_stop_of_something_else(world: World) -> None:
+    """What it used was not stopped; but it passed the fence, and next time it may be."""
+    world.use("a", 4, "slow", target=BOOKS)
+    world.alter("a", len(world.rows["a"]) - 1, committed_us=2001)
+    world.stop("compromise", "b", 5, "k9")
+    world.alter("b", len(world.rows["b"]) - 1, committed_us=2000)
+
+
 def use_of_a_suspended_key(world: World) -> None:
     world.stop("suspend", "b", 5, "k2")
     world.use("a", 5, "s1", target=BOOKS)
@@ -395,6 +411,11 @@ def search_differs(world: World) -> None:
         (refused_and_done, "I6 r1 was only ever refused"),
         (use_behind_a_revocation, "I4 record .* of epoch 4: link root was revoked at 4"),
         (unanswered_use_behind_a_revocation, "I4 record .* of epoch 5: link root"),
+        (commit_that_ends_behind_a_stop, "I4 record .* was committed 1 us after this: its key had"),
+        (
+            commit_that_overtakes_a_stop_of_something_else,
+            "I4 record .* of a is of epoch 4, and was committed 1 us after epoch 5 had been taken",
+        ),
         (use_of_a_suspended_key, "I4 record .* of epoch 5: its key was suspended at 5"),
         (use_of_a_compromised_key, "I4 record .* of epoch 6: its key had a compromise at 5"),
         (use_of_an_older_generation, "I4 record .*: all handles of its key were revoked at 5"),

@@ -21,7 +21,7 @@ from fault.cluster.history import Attempt, History, Outcome
 from fault.cluster.loads import EdgeLoad, Load, Probe, UsesLoad
 from fault.cluster.logs import Storage
 from fault.cluster.processes import wait_until
-from fault.cluster.rig import Pool, Rig
+from fault.cluster.rig import Pool, Rig, Spenders
 from fault.cluster.stopping import StoppingLoad
 from keystead.client import Retry
 from keystead.errors import KeysteadError
@@ -30,7 +30,7 @@ __all__ = ["KINDS", "Report", "Trial", "floors_missed", "work_missed"]
 
 KINDS = tuple(kind for kind in FAULTS if not impossible(kind))
 """What can be injected on this machine; ``faults.impossible`` says why the rest cannot."""
-_WORKERS = 4
+_WORKERS = 6
 _HOLDS_S = ((0.3, 3.0), (0.3, 3.0), (4.0, 14.0))
 """One in three holds longer than the deadline of a commit."""
 _TOGETHER = 0.25
@@ -79,7 +79,7 @@ class Trial:
         self.report = Report(seed=seed)
         self._struck: Counter[str] = Counter()
         self._loads: list[Load] = []
-        self._budgets: dict[str, int] = {}
+        self._spenders = Spenders()
         self._probe: Probe
         self._begun_s = 0.0
         self._stack = ExitStack()
@@ -92,7 +92,6 @@ class Trial:
                 deployment.client(NODES[0], retry=Retry()) as operator,
             ):
                 rig = Rig.make(operator, _WORKERS)
-            self._budgets = rig.budgets
             self._probe = Probe(deployment, self.history, rig.jwt)
             self._start(rig, str(self.report.seed))
             stack.callback(self._end_loads)
@@ -105,10 +104,14 @@ class Trial:
 
     def _start(self, rig: Rig, seed: str) -> None:
         deployment, history, pool = self.deployment, self.history, Pool()
-        for number in range(_WORKERS):
-            self._loads.append(UsesLoad(number, deployment, history, seed, rig=rig, pool=pool))
+        self._loads += [
+            UsesLoad(n, deployment, history, seed, rig=rig, pool=pool, spenders=self._spenders)
+            for n in range(_WORKERS)
+        ]
         self._loads.append(EdgeLoad(deployment, history, seed, edge=rig.edge))
-        self._loads.append(StoppingLoad(deployment, history, seed, pool=pool))
+        self._loads.append(
+            StoppingLoad(deployment, history, seed, rig=rig, pool=pool, spenders=self._spenders)
+        )
         for load in self._loads:
             load.start()
 
@@ -219,7 +222,7 @@ class Trial:
         report.seconds = time.monotonic() - self._begun_s
         report.struck = dict(self._struck)
         attempts, stops = history.attempts(), history.stops()
-        evidence = Evidence(attempts=attempts, stops=stops, budgets=self._budgets)
+        evidence = Evidence(attempts=attempts, stops=stops, budgets=self._spenders.budgets())
         storage = self.deployment.read()
         report.findings += history.surprises() + self.deployment.complaints()
         report.findings += findings(evidence, storage)
@@ -283,13 +286,7 @@ def floors_missed(report: Report, floor: int) -> list[str]:
 
 def work_missed(report: Report) -> list[str]:
     """Kinds of work that were never done, without which there is nothing to find."""
-    work = [
-        "ok",
-        "stops",
-        "replayed by the other node",
-        "refused as stopped",
-        "refused as spent",
-        "best effort",
-    ]
+    work = ["ok", "stops", "replayed by the other node", "best effort"]
+    work += ["refused as stopped", "refused as spent"]
     work += [f"uses by {node}" for node in NODES]
     return [f"nothing was {name}" for name in work if not report.counts.get(name)]
